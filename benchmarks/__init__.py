@@ -1,0 +1,1 @@
+"""Contests driven from outside, and measurements against peers."""

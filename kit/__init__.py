@@ -1,0 +1,1 @@
+"""Everything before the contest: data, training, launching, packaging. May import `submission`."""

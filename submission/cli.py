@@ -1,0 +1,16 @@
+"""What all command lines share: a user's mistake ends with exit code 2 and one clear line, no traceback."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+
+def run(app: Callable[[], Any]) -> None:
+    """Call a typer app; turn `ValueError` (the user's mistake) into exit code 2 without a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
