@@ -12,5 +12,7 @@ def run(app: Callable[[], Any]) -> None:
     try:
         app()
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False
+        )
         sys.exit(2)

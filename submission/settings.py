@@ -1,0 +1,114 @@
+"""Settings of a contest run. A bundle carries them as `contest.toml`; command-line flags override them.
+
+The numbers are seconds and tokens. Shipped profiles (`submission/profiles/*.toml`) hold one contest each.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from submission.recipes import Recipe
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class ContestRules(Recipe):
+    """What the organiser fixes: time, number of problems, range of answers."""
+
+    name: str = "aimo3"
+    time_limit: Annotated[float, Field(gt=0)] = 17_400.0
+    """Seconds from process start to the last answer. AIMO 3 allows 18,000; the rest is left for its clean-up."""
+    expected_problems: Positive | None = 50
+    """How many problems will come, if it is known. More or fewer than that are both survived."""
+    answer_min: int = 0
+    answer_max: int = 99_999
+    default_answer: int = 0
+    """Given when no sample produced any answer. Must lie in the range."""
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if not self.answer_min <= self.default_answer <= self.answer_max:
+            raise ValueError(
+                f"default_answer {self.default_answer} must lie within answer_min {self.answer_min} "
+                f"and answer_max {self.answer_max}"
+            )
+        return self
+
+
+class BudgetSettings(Recipe):
+    """How the contest's time is cut into problems; see `submission.budget`."""
+
+    reserve: Seconds = 200.0
+    """Never spent on generation: the last answers, the parquet, a slow gateway."""
+    floor: Seconds = 60.0
+    """Each problem still to come is kept at least this much, as long as the time lasts."""
+    cap: Annotated[float, Field(gt=0)] = 900.0
+    """No single problem gets more than this."""
+
+
+class SolverSettings(Recipe):
+    """Samples a problem, and when to stop drawing them."""
+
+    num_agents: Positive = 8
+    """Samples that run side by side."""
+    max_attempts: Positive = 8
+    """Samples a problem at most, first wave included."""
+    agree: Positive | None = 4
+    """Stop when this many samples give one answer; none: only when the leader cannot be caught."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_tokens: Positive = 32_768
+    """Completion tokens a sample; what the context leaves after the prompt is the other bound."""
+    seed: int = 0
+    system_prompt: str = "Solve the problem step by step. Put the final answer, an integer, in \\boxed{}."
+
+    @model_validator(mode="after")
+    def _attempts(self) -> Self:
+        if self.max_attempts < self.num_agents:
+            raise ValueError(
+                f"max_attempts {self.max_attempts} must be at least num_agents {self.num_agents}, "
+                "since all agents start at once"
+            )
+        return self
+
+
+class EngineSettings(Recipe):
+    """How the model is served. Fields that an engine has no use for are ignored by it."""
+
+    kind: Literal["vllm", "transformers", "replay"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: float32 on a CPU (bf16 is slower there), the checkpoint's own on a GPU."""
+    max_model_len: Positive = 40_960
+    """Context window in tokens, cut to what the checkpoint was made for."""
+    max_num_seqs: Positive = 64
+    """Samples that the engine batches."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.92
+    tensor_parallel_size: Positive = 1
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    cpu_kv_cache_gib: Positive = 2
+    enforce_eager: bool | None = None
+    """None: eager on a CPU, where compilation at start costs minutes; compiled on a GPU."""
+    recording: Path | None = None
+    """Replay only: the recorded samples (parquet or jsonl)."""
+
+
+class ContestSettings(Recipe):
+    """All of `contest.toml`."""
+
+    rules: ContestRules = ContestRules()
+    budget: BudgetSettings = BudgetSettings()
+    solver: SolverSettings = SolverSettings()
+    engine: EngineSettings = EngineSettings()
+
+
+def profile_path(name: str) -> Path:
+    """Path of a shipped profile; an unknown name is a ValueError naming the shipped ones."""
+    folder = Path(__file__).parent / "profiles"
+    path = folder / f"{name}.toml"
+    names = sorted(item.stem for item in folder.glob("*.toml"))
+    if name not in names:
+        raise ValueError(f"no contest profile {name!r}; shipped profiles: {', '.join(names)}")
+    return path
