@@ -19,7 +19,7 @@ class ContestRules(Recipe):
 
     name: str = "aimo3"
     time_limit: Annotated[float, Field(gt=0)] = 17_400.0
-    """Seconds from process start to the last answer. AIMO 3 allows 18,000; the rest is left for its clean-up."""
+    """Seconds from process start to the last answer. AIMO 3 allows 18,000."""
     expected_problems: Positive | None = 50
     """How many problems will come, if it is known. More or fewer than that are both survived."""
     answer_min: int = 0
