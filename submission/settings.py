@@ -20,8 +20,8 @@ class ContestRules(Recipe):
     name: str = "aimo3"
     time_limit: Annotated[float, Field(gt=0)] = 17_400.0
     """Seconds from process start to the last answer. AIMO 3 allows 18,000."""
-    expected_problems: Positive | None = 50
-    """How many problems will come, if it is known. More or fewer than that are both survived."""
+    expected_problems: Annotated[int, Field(ge=0)] = 50
+    """How many problems will come, 0 if unknown. More or fewer than that are both survived."""
     answer_min: int = 0
     answer_max: int = 99_999
     default_answer: int = 0
@@ -41,8 +41,8 @@ class BudgetSettings(Recipe):
     """How the contest's time is cut into problems; see `submission.budget`."""
 
     reserve: Seconds = 200.0
-    """Never spent on generation: the last answers, the parquet, a slow gateway."""
-    floor: Seconds = 60.0
+    """Never spent on generation: last answers, parquet, a slow gateway. At most a tenth of the limit."""
+    floor: Seconds = 240.0
     """Each problem still to come is kept at least this much, as long as the time lasts."""
     cap: Annotated[float, Field(gt=0)] = 900.0
     """No single problem gets more than this."""
@@ -53,8 +53,8 @@ class SolverSettings(Recipe):
 
     num_agents: Positive = 8
     """Samples that run side by side."""
-    max_attempts: Positive = 8
-    """Samples a problem at most, first wave included."""
+    max_attempts: Positive | None = None
+    """Samples a problem at most, first wave included; by default one an agent."""
     agree: Positive | None = 4
     """Stop when this many samples give one answer; none: only when the leader cannot be caught."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
@@ -65,14 +65,10 @@ class SolverSettings(Recipe):
     seed: int = 0
     system_prompt: str = "Solve the problem step by step. Put the final answer, an integer, in \\boxed{}."
 
-    @model_validator(mode="after")
-    def _attempts(self) -> Self:
-        if self.max_attempts < self.num_agents:
-            raise ValueError(
-                f"max_attempts {self.max_attempts} must be at least num_agents {self.num_agents}, "
-                "since all agents start at once"
-            )
-        return self
+    @property
+    def attempts(self) -> int:
+        """Samples a problem at most."""
+        return self.max_attempts or self.num_agents
 
 
 class EngineSettings(Recipe):

@@ -1,0 +1,224 @@
+r"""The answer checker against math-verify, on real model outputs and on golds in other spellings.
+
+    python -m benchmarks.answers [--limit N] [--json PATH]
+
+Both see the same text and gold in the same run. "Right" counts pairs labelled equal that a checker calls
+equal, "false" those labelled different that it calls equal. math-verify runs as its own documentation
+says (`parse` with its defaults and boxes first, then `verify`), with its default time-outs. Labels of the Qwen
+samples are their harness's own and miss some equal spellings (10{,}000 and 10000); both checkers meet the same.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.shared import shared_file
+from submission.answers import check, parse_gold
+from submission.cli import run
+from submission.files import write_text
+from submission.symbolic import SymbolicChecker
+
+
+class Pair(NamedTuple):
+    """One line of a corpus: does `completion` give the answer `gold`?"""
+
+    completion: str
+    gold: str
+    equal: bool
+
+
+class Score(NamedTuple):
+    """How one checker fared on one corpus."""
+
+    right: int
+    false: int
+    microseconds: float
+
+
+class Row(NamedTuple):
+    """One corpus: how many pairs, how many of them labelled equal, and both checkers' scores."""
+
+    corpus: str
+    pairs: int
+    equal: int
+    ours: Score
+    math_verify: Score
+
+    @property
+    def ratio(self) -> float:
+        """How many of our checks run in the time of one of math-verify's."""
+        return self.math_verify.microseconds / self.ours.microseconds
+
+
+def gsm8k_solutions() -> Iterator[Pair]:
+    """Four models' solutions to GSM8K test, labelled by the data set's authors; gold is "#### n" or "A: n"."""
+    for line in _lines("gsm8k/example_model_solutions.jsonl"):
+        gold = line["ground_truth"].rpartition("A: ")[2].strip()
+        for solution in line.values():
+            if isinstance(solution, dict):
+                yield Pair(solution["solution"], gold, bool(solution["is_correct"]))
+
+
+def qwen_samples() -> Iterator[Pair]:
+    """Whole Qwen2.5-Math-7B responses on MATH, labelled by their harness."""
+    for line in _lines("samples/qwen2.5-math-7b_math_8samples.jsonl"):
+        for response, score in zip(line["code"], line["score"], strict=True):
+            yield Pair(response, line["gt"], bool(score))
+
+
+def math500_spellings() -> Iterator[Pair]:
+    """MATH-500 golds, boxed, each in the other spellings that apply to it."""
+    for gold in _math500():
+        for spelling in respell(gold):
+            yield Pair(rf"The answer is \boxed{{{spelling}}}.", gold, True)
+
+
+def math500_shuffled() -> Iterator[Pair]:
+    """MATH-500 golds against their neighbours' in the file, where those differ by more than spelling."""
+    golds = _math500()
+    for step in (1, 7, 31):
+        for gold, other in zip(golds, golds[step:] + golds[:step], strict=True):
+            if parse_gold(gold).normalized != parse_gold(other).normalized:
+                yield Pair(rf"The answer is \boxed{{{other}}}.", gold, False)
+
+
+def integers() -> Iterator[Pair]:
+    """Boxed integers in a sentence, right and wrong by turns: the contest's own case."""
+    for number in range(0, 100_000, 97):
+        yield Pair(rf"Adding both cases gives $\boxed{{{number}}}$.", str(number), True)
+        yield Pair(rf"Adding both cases gives $\boxed{{{number + 1}}}$.", str(number), False)
+
+
+CORPORA: dict[str, tuple[str | None, Callable[[], Iterator[Pair]]]] = {
+    "boxed integers": (None, integers),
+    "GSM8K": ("gsm8k/example_model_solutions.jsonl", gsm8k_solutions),
+    "Qwen2.5-Math": ("samples/qwen2.5-math-7b_math_8samples.jsonl", qwen_samples),
+    "respelled": ("math/math500.jsonl", math500_spellings),
+    "shuffled": ("math/math500.jsonl", math500_shuffled),
+}
+
+
+def respell(gold: str) -> list[str]:
+    r"""Other ways to type a MATH answer that mean the same."""
+    spellings = [
+        gold,
+        f" {gold} ",
+        f"{gold}.",
+        f"${gold}$",
+        rf"\displaystyle {gold}",
+        gold.replace(r"\dfrac", r"\frac").replace(r"\frac", r"\dfrac"),
+        gold.replace(r"\dfrac", r"\frac").replace(r"\frac", r"\tfrac"),
+        re.sub(r"\\d?frac\{([0-9])\}\{([0-9])\}", r"\\frac\1\2", gold),
+        re.sub(r"^(-?)\\d?frac\{([0-9]+)\}\{([0-9]+)\}$", r"\1\2/\3", gold),
+        gold.replace(r"\left", "").replace(r"\right", ""),
+        gold.replace(" ", ""),
+        re.sub(r",(?![0-9]{3}\b|\\!| )", ", ", gold.replace("+", " + ")),
+        re.sub(r"^([0-9]+)$", r"\1.0", gold),
+        re.sub(r"^([0-9]+)$", r"\1\\text{ units}", gold),
+        re.sub(r"^([0-9]+)$", r"x = \1", gold),
+        re.sub(r"^([0-9]{1,3})([0-9]{3})$", r"\1{,}\2", gold),
+        re.sub(r"^([0-9]{1,3})([0-9]{3})$", r"\1\\,\2", gold),
+        gold.replace(r"^\circ", r"^{\circ}"),
+        gold.replace(r"^\circ", ""),
+        gold.replace(r"^\circ", r"\text{ degrees}"),
+        re.sub(r"\\text\{(\w+)\}", r"\\textbf{\1}", gold),
+        re.sub(r"\\text\{(\w+)\}", r"\1", gold),
+        re.sub(r"(?<![(,\[].)\((?![^()]*,)", r"\\left(", gold).replace(")", r"\right)")
+        if gold.count("(") == gold.count(")") == 1 and "," not in gold
+        else gold,
+        gold.replace("pmatrix", "bmatrix"),
+    ]
+    return list(dict.fromkeys(spellings))
+
+
+def compare_corpus(name: str, pairs: list[Pair], checker: SymbolicChecker) -> Row:
+    """Both checkers over one corpus, each timed over all of it."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+
+    # Golds are read once, at load time, by both.
+    golds = {pair.gold: (parse_gold(pair.gold), parse(f"${pair.gold}$", targets)) for pair in pairs}
+
+    def ours(pair: Pair) -> bool:
+        return check(pair.completion, golds[pair.gold][0], checker)
+
+    def math_verify(pair: Pair) -> bool:
+        return bool(verify(golds[pair.gold][1], parse(pair.completion, targets)))
+
+    equal = sum(pair.equal for pair in pairs)
+    return Row(name, len(pairs), equal, _score(f"{name}: ours", pairs, ours), _score(f"{name}: math-verify", pairs, math_verify))
+
+
+def _score(title: str, pairs: list[Pair], says_equal: Callable[[Pair], bool]) -> Score:
+    says_equal(pairs[0])  # imports and caches are warm before the clock starts
+    verdicts, spent = [], 0.0
+    for pair in track(pairs, title, transient=True, console=Console(stderr=True)):
+        started = time.perf_counter()
+        verdicts.append(says_equal(pair))
+        spent += time.perf_counter() - started
+    right = sum(verdict and pair.equal for verdict, pair in zip(verdicts, pairs, strict=True))
+    false = sum(verdict and not pair.equal for verdict, pair in zip(verdicts, pairs, strict=True))
+    return Score(right, false, 1e6 * spent / len(pairs))
+
+
+def _math500() -> list[str]:
+    return [line["answer"] for line in _lines("math/math500.jsonl")]
+
+
+def _lines(name: str) -> Iterator[dict[str, Any]]:
+    path = shared_file(name)
+    assert path is not None
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _print(rows: list[Row]) -> None:
+    table = Table(title="Pairs called equal, and µs a check: ours and math-verify (m-v)")
+    for heading in ("corpus", "pairs", "equal", "right", "m-v", "false", "m-v", "µs", "m-v", "ratio"):
+        table.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=True)
+    for row in rows:
+        ours, theirs = row.ours, row.math_verify
+        table.add_row(
+            row.corpus,
+            *map(str, (row.pairs, row.equal, ours.right, theirs.right, ours.false, theirs.false)),
+            f"{ours.microseconds:,.0f}",
+            f"{theirs.microseconds:,.0f}",
+            f"{row.ratio:.1f}x",
+        )
+    Console().print(table)
+
+
+def main(
+    limit: Annotated[int, typer.Option(min=1, help="Pairs of a corpus at most.")] = 1_000_000,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """Compare our answer checker with math-verify."""
+    logging.disable(logging.CRITICAL)
+    rows = []
+    with SymbolicChecker() as checker:
+        checker.equal("x", "y")
+        for name, (needs, pairs) in CORPORA.items():
+            if needs and shared_file(needs) is None:
+                Console(stderr=True).print(f"{name}: skipped, {needs} is not here (set AIMO_SHARED to its folder)")
+                continue
+            rows.append(compare_corpus(name, list(pairs())[:limit], checker))
+        counters = {name: getattr(checker, name) for name in ("comparisons", "timeouts", "crashes")}
+    _print(rows)
+    Console().print(", ".join(f"symbolic {name} {count}" for name, count in counters.items()))
+    if json_path:
+        figures = [{**row._asdict(), "ours": row.ours._asdict(), "math_verify": row.math_verify._asdict()} for row in rows]
+        write_text(json_path, json.dumps({"corpora": figures, "symbolic": counters}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run(lambda: typer.run(main))

@@ -1,0 +1,46 @@
+"""The model types and generating architectures that the installed transformers knows, by name only."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+# Hidden torch: transformers then lists its names in a third of the time, and no model class can be imported.
+_LIST_NAMES = """
+import json, sys
+sys.modules["torch"] = None
+from transformers.models.auto import modeling_auto as auto
+names = {model_type: [] for model_type in auto.CONFIG_MAPPING_NAMES}
+for mapping in (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
+    for model_type, found in mapping.items():
+        names.setdefault(model_type, []).extend([found] if isinstance(found, str) else found)
+json.dump(names, sys.stdout)
+"""
+
+
+@functools.cache
+def generating_architectures() -> dict[str, list[str]]:
+    """Each model type that transformers knows, with its architectures that generate text (often none).
+
+    Models that also take images count, since many text models of today are published as such. The names are
+    read in a process of their own, which keeps transformers out of this one's memory.
+
+    Raises:
+        ValueError: transformers is not installed or does not list its models.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _LIST_NAMES],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ValueError(
+            f"transformers' list of models cannot be read ({reason}); install the extra `package`"
+        )
+    names: dict[str, list[str]] = json.loads(done.stdout)
+    return names

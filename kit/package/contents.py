@@ -1,0 +1,160 @@
+"""What goes into a bundle, decided before anything is written."""
+
+import json
+import subprocess
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import submission
+from kit.package import notebook
+from kit.package.checkpoint import Checkpoint, LeftOut
+from kit.package.copying import Item
+from kit.package.targets import Target
+from kit.package.wheels import ROOT, Wheelhouse
+from submission.bundle import FORMAT, VERSION
+from submission.recipes import Recipe
+from submission.settings import ContestSettings
+
+NO_WHEELS = "# This bundle was built with --no-wheels: it cannot be installed.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All files of a bundle to be, sorted by path, and its manifest without the list of files."""
+
+    items: tuple[Item, ...]
+    manifest: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all items."""
+        return sum(item.size for item in self.items)
+
+
+def plan(
+    checkpoint: Checkpoint,
+    settings: ContestSettings,
+    target: Target,
+    house: Wheelhouse | None,
+    *,
+    kaggle_user: str | None = None,
+    root: Path = ROOT,
+) -> Plan:
+    """Decide every file of a bundle; the same input gives the same plan, byte for byte.
+
+    Without a wheelhouse the bundle has no wheels and says so.
+
+    Raises:
+        ValueError: the Kaggle user is not a name, or the settings cannot be written as TOML.
+    """
+    user = notebook.check_user(kaggle_user)
+    wheels, wheel_notes = (house.wheels, house.left_out) if house else ((), ())
+    texts = {
+        "contest.toml": settings_toml(settings).encode("utf-8"),
+        "requirements.txt": (house.requirements() if house else NO_WHEELS).encode("utf-8"),
+        f"notebook/{notebook.NOTEBOOK}": notebook.notebook(),
+        "notebook/kernel-metadata.json": notebook.kernel_metadata(
+            user, settings.rules.name, gpu=target.engine == "cuda"
+        ),
+        "dataset-metadata.json": notebook.dataset_metadata(user),
+        "licenses/wheels.json": notebook.json_bytes(
+            [{"name": wheel.name, "version": wheel.version, "license": wheel.license} for wheel in wheels]
+        ),
+    }
+    files = {f"model/{name}": checkpoint.folder / name for name in checkpoint.files}
+    files |= {f"licenses/model/{name}": checkpoint.folder / name for name in checkpoint.license_files}
+    files |= {f"submission/{name}": path for name, path in _source_files()}
+    if (root / "LICENSE").is_file():
+        files["licenses/LICENSE"] = root / "LICENSE"
+    items = [Item(path, data, len(data)) for path, data in texts.items()]
+    items += [Item(path, source, source.stat().st_size) for path, source in files.items()]
+    if house:
+        items += [
+            Item(f"wheels/{wheel.file}", house.folder / wheel.file, wheel.size, wheel.sha256)
+            for wheel in wheels
+        ]
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "project": {"name": "aimo-submission-kit", "version": submission.__version__},
+        "git": git_state(root),
+        "target": target.name,
+        "wheels": house is not None,
+        "settings": settings.rules.name,
+        "model": {
+            "name": checkpoint.name,
+            "architecture": checkpoint.architecture,
+            "model_type": checkpoint.model_type,
+            "license": checkpoint.license,
+        },
+        "left_out": _notes([*checkpoint.left_out, *wheel_notes]),
+    }
+    return Plan(tuple(sorted(items, key=lambda item: item.path)), manifest)
+
+
+def _notes(left_out: Iterable[LeftOut]) -> list[dict[str, str]]:
+    return [asdict(note) for note in sorted(left_out, key=lambda note: note.path)]
+
+
+def _source_files() -> list[tuple[str, Path]]:
+    """The shipped package's files with their paths in it; caches and hidden files are no source."""
+    folder = Path(submission.__file__).parent
+    found = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if any(part.startswith(".") or part == "__pycache__" for part in parts) or path.suffix == ".pyc":
+            continue
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link; the shipped package must hold plain files only")
+        if path.is_file():
+            found.append((path.relative_to(folder).as_posix(), path))
+    return found
+
+
+def settings_toml(settings: Recipe) -> str:
+    """The settings as TOML text that reads back to the same settings.
+
+    Raises:
+        ValueError: a value cannot be written: TOML has no null, so `None` only works where it is the default.
+    """
+    lines: list[str] = []
+    for section, values in settings.model_dump(mode="json").items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items() if value is not None]
+        lines.append("")
+    text = "\n".join(lines)
+    if type(settings).parse(tomllib.loads(text), "contest.toml") != settings:
+        raise ValueError("these settings cannot be written as TOML, which has no null; give every value")
+    return text
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, str):
+        # JSON's string syntax is TOML's, but for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    raise ValueError(f"{value!r} of type {type(value).__name__} has no place in contest.toml")
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """Revision of the checkout at `root` and whether it differs from that, or None where it is no checkout."""
+
+    def ask(*arguments: str) -> str | None:
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top = ask("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
+        return None
+    revision, status = ask("rev-parse", "HEAD"), ask("status", "--porcelain")
+    return {"revision": revision, "dirty": status != ""} if revision else None

@@ -1,0 +1,262 @@
+r"""Final answers: find one in a completion, spell it canonically, compare it with gold.
+
+The project's only answer parser: votes, scores and rewards all go through it. Three levels, cheapest first:
+exact integers, then exact rationals and canonical text, all in here; everything else (radicals, sets,
+matrices, equations) in a `submission.symbolic.SymbolicChecker`, whose processes can be killed.
+
+Left out on purpose: this runs on the contest's event loop, so it imports no computer algebra, takes linear
+time on any text, and builds no number of more than `MAX_DIGITS` digits.
+"""
+
+import math
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+from submission.extraction import Extracted, closing_brace, extract, joined_boxes
+from submission.rationals import MAX_DIGITS, exact_value
+from submission.spelling import MAX_ANSWER_CHARS, normalize
+
+if TYPE_CHECKING:
+    from submission.symbolic import SymbolicChecker
+
+__all__ = [
+    "MAX_ANSWER_CHARS",
+    "MAX_DIGITS",
+    "Extracted",
+    "Gold",
+    "check",
+    "contest_answer",
+    "equal",
+    "extract",
+    "normalize",
+    "parse_gold",
+    "to_int",
+]
+
+MAX_GOLD_CHARS = 1_000
+"""What the symbolic checker takes at most; no reference answer comes near it."""
+
+_PLAIN_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
+_MODULUS = re.compile(r"\\pmod(?:\{[^{}]*\}|[0-9a-z]+)$|\(\\?(?:mod|bmod)[^()]*\)$")
+_RELATION = re.compile(r"(?<![<>!])=|\\approx|\\equiv")
+_NAME = re.compile(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'?(?:\([a-zA-Z0-9,]+\))?|\|[A-Z]+\||\\angle ?[A-Z]+")
+_CHOICE_LABEL = re.compile(r"\(([A-H])\):?(?=[^)])")
+_BASE = re.compile(r"([0-9A-F]+)_([0-9]+)")
+_DANGLING = re.compile(
+    r"(?:[-+*/^_=<>&]|\\(?:cdot|times|frac|sqrt|leq|geq|cup|cap|in|pm))$|\\frac\{\}|\\frac\{[^{}]*\}\{\}"
+)
+_MISSING = frozenset({"nan", "null", "None", "NaN", "N/A", "n/a", "<NA>", "NULL"})
+
+
+class Gold(NamedTuple):
+    """A reference answer that was checked at load time; made by `parse_gold` only."""
+
+    text: str
+    normalized: str
+    integer: int | None
+    value: Fraction | None
+
+
+def to_int(text: str) -> int | None:
+    r"""The exact integer that one answer stands for ("1,234", "012", "12.0", "1.2e3", "x = 42", "10^5"), or None.
+
+    Arithmetic of numbers is worked out exactly ("2^{10}-1" is 1023); anything rounded, symbolic, in another
+    base, or of more than `MAX_DIGITS` digits is None.
+    """
+    plain = text.strip()
+    if _PLAIN_INTEGER.fullmatch(plain):
+        return int(plain)
+    value = _value(normalize(text))
+    if value is None:
+        inner = extract(text) if len(text) <= MAX_ANSWER_CHARS else None
+        if inner is None or inner.source != "stated":
+            return None
+        value = _value(normalize(inner.text))
+    return int(value) if value is not None and value.denominator == 1 else None
+
+
+def contest_answer(text: str, low: int, high: int, *, last_number: bool = False) -> int | None:
+    """The integer answer of a completion if it lies in `low`..`high` (both included), else None."""
+    found = extract(text, last_number=last_number)
+    value = to_int(found.text) if found else None
+    return value if value is not None and low <= value <= high else None
+
+
+def parse_gold(gold: str | int | float) -> Gold:
+    r"""Check and spell a reference answer, once, at load time.
+
+    Text may be a bare answer ("\frac{1}{2}", "$x=5$", "\text{even}") or hold one in a box or after "####".
+
+    Raises:
+        ValueError: it is no answer: empty, a missing value ("nan", "None"), only punctuation, unbalanced braces,
+            a formula that breaks off ("3+", "x="), NaN or infinity, or longer than `MAX_GOLD_CHARS`.
+    """
+    text = _gold_text(gold)
+    if _PLAIN_INTEGER.fullmatch(text):
+        number = int(text)
+        return Gold(text, str(number), number, Fraction(number))
+    normalized = normalize(text)
+    problem = _gold_problem(text, normalized)
+    if problem:
+        raise ValueError(f"gold answer {str(gold)[:80]!r} {problem}; mend or drop this row")
+    name, _ = _split_relation(normalized)
+    # A gold equation such as 2x+z=1 is more than its right side; a named value (x=5) is that value.
+    value = _value(normalized) if not name or _NAME.fullmatch(name) else None
+    integer = int(value) if value is not None and value.denominator == 1 else None
+    return Gold(text, normalized, integer, value)
+
+
+def _gold_text(gold: object) -> str:
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+        raise ValueError(f"gold answer {str(gold)[:80]!r} is a {type(gold).__name__}, not a text or a number")
+    if isinstance(gold, float):
+        if not math.isfinite(gold):
+            raise ValueError(f"gold answer {gold!r} is not a finite number; mend or drop this row")
+        return str(int(gold)) if gold.is_integer() else repr(gold)
+    if isinstance(gold, int):
+        if abs(gold).bit_length() > MAX_DIGITS * 3:
+            raise ValueError(f"gold answer has {abs(gold).bit_length()} bits, over {MAX_DIGITS} digits")
+        return str(gold)
+    if "boxed" in gold:
+        gold = joined_boxes(gold) or gold
+    elif "####" in gold or "nswer is" in gold:
+        found = extract(gold)
+        gold = found.text if found else gold
+    return gold.strip()
+
+
+def _gold_problem(text: str, normalized: str) -> str:
+    """What makes a gold text unusable, or an empty string."""
+    if not text:
+        return "is empty"
+    if len(text) > MAX_GOLD_CHARS:
+        return f"has {len(text)} characters, over {MAX_GOLD_CHARS}"
+    if text in _MISSING:
+        return "is a missing value"
+    braces = "{" + normalized + "}"
+    if closing_brace(braces, 0, len(braces)) != len(braces) - 1:
+        return "has unbalanced braces"
+    if not any(char.isalnum() for char in normalized):
+        return "holds no number, letter or word"
+    if _DANGLING.search(normalized):
+        return "is a formula that breaks off"
+    return ""
+
+
+def equal(prediction: str, gold: Gold, checker: "SymbolicChecker | None" = None) -> bool:
+    """Whether one answer (or the answer within a text that boxes or states one) equals gold.
+
+    Integers and rationals are decided exactly; a decimal against a fraction, and all else that differs as
+    text, is left to `checker`, without which it counts as different.
+    """
+    plain = prediction.strip()
+    if gold.integer is not None and _PLAIN_INTEGER.fullmatch(plain):
+        return int(plain) == gold.integer
+    if len(plain) > MAX_ANSWER_CHARS or "boxed" in plain or "nswer" in plain:
+        found = extract(plain)
+        plain = found.text if found else plain
+    if not plain or len(plain) > MAX_ANSWER_CHARS:
+        return False
+    normalized = normalize(plain)
+    if normalized == gold.normalized:
+        return True
+    decided = _decide(normalized, plain, gold)
+    if decided is not None:
+        return decided
+    return checker.equal(normalized, gold.normalized) if checker is not None and normalized else False
+
+
+def check(
+    completion: str, gold: Gold, checker: "SymbolicChecker | None" = None, *, last_number: bool = False
+) -> bool:
+    """Whether a completion's final answer equals gold. A short one-line completion may be the bare answer."""
+    found = extract(completion, last_number=last_number)
+    if found is None or found.source == "number":
+        bare = completion.strip()
+        if len(bare) <= 200 and "\n" not in bare and equal(bare, gold, checker):
+            return True
+    if found is None:
+        return False
+    if equal(found.text, gold, checker):
+        return True
+    if found.source == "boxed" and "," in gold.normalized:
+        joined = joined_boxes(completion)
+        return joined != found.text and equal(joined, gold, checker)
+    return False
+
+
+def _split_relation(normalized: str) -> tuple[str, str]:
+    """("x", "5") for "x=5"; the last relation counts, and the left side is "" where there is none."""
+    *_, last = (None, *_RELATION.finditer(normalized))
+    return (normalized[: last.start()], normalized[last.end() :]) if last else ("", normalized)
+
+
+def _value(normalized: str) -> Fraction | None:
+    _, right = _split_relation(_MODULUS.sub("", normalized))
+    label = _CHOICE_LABEL.match(right)
+    return exact_value(right[label.end() :] if label else right)
+
+
+def _decide(normalized: str, raw: str, gold: Gold) -> bool | None:
+    """Equal or not, where labels, words, number bases or exact values tell; None where only algebra can."""
+    label = _CHOICE_LABEL.match(normalized)
+    if label and gold.normalized in (label.group(1), normalized[label.end() :]):
+        return True
+    if _is_words(gold):
+        return _fold(normalized) == _fold(gold.normalized)
+    name, _ = _split_relation(normalized)
+    gold_name, _ = _split_relation(gold.normalized)
+    if name and gold_name and name != gold_name:
+        return None
+    based, gold_based = _BASE.fullmatch(normalized), _BASE.fullmatch(gold.normalized)
+    if based or gold_based:
+        # 52_8 is also written 52 where the problem names the base; two different bases never agree.
+        digits, base = based.groups() if based else (normalized, None)
+        gold_digits, gold_base = gold_based.groups() if gold_based else (gold.normalized, None)
+        return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
+    return _same_value(normalized, raw, gold)
+
+
+def _same_value(normalized: str, raw: str, gold: Gold) -> bool | None:
+    value, expected = _value(normalized), gold.value
+    if (value is None) != (expected is None) and "," in normalized + gold.normalized:
+        # A decimal comma (2,74) can only be told from a list by the number on the other side.
+        value = _decimal_comma(normalized) if value is None else value
+        expected = _decimal_comma(gold.normalized) if expected is None else expected
+    if value is None or expected is None:
+        return None
+    if _is_percent(raw) != _is_percent(gold.text):
+        part = Fraction(1, 100)
+        alternatives = (value, value * part) if _is_percent(raw) else (value, value)
+        targets = (expected, expected * part) if _is_percent(gold.text) else (expected, expected)
+        return any(_close(a, b, normalized, gold) for a, b in zip(alternatives, targets, strict=True))
+    return _close(value, expected, normalized, gold)
+
+
+def _close(value: Fraction, expected: Fraction, normalized: str, gold: Gold) -> bool:
+    """Exactly equal, or rounded at the sixth decimal or later where either is written as a decimal."""
+    if value == expected:
+        return True
+    if expected.denominator == 1 or "." not in normalized + gold.normalized:
+        return False
+    error = abs(value - expected)
+    return error <= Fraction(1, 10**6) and error <= abs(expected) / 1000
+
+
+def _decimal_comma(normalized: str) -> Fraction | None:
+    return exact_value(normalized.replace(",", ".")) if re.fullmatch(r"-?[0-9]+,[0-9]+", normalized) else None
+
+
+def _is_percent(text: str) -> bool:
+    return "%" in text or "percent" in text.lower() or "pct" in text
+
+
+def _is_words(gold: Gold) -> bool:
+    """Words are compared as words: algebra takes their letters for factors, and "east" for "seat"."""
+    letters = _fold(gold.normalized)
+    return letters.isalpha() and (len(letters) > 3 or (len(letters) > 1 and "\\text" in gold.text))
+
+
+def _fold(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower()) if "\\" not in text else text

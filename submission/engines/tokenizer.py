@@ -1,0 +1,61 @@
+"""A checkpoint's tokenizer, chat template and context length, read from local files only."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from submission.engines.base import EngineError, Message
+
+
+class ChatTokenizer:
+    """A model folder's tokenizer. Raises EngineError if it cannot be loaded or lacks a chat template."""
+
+    def __init__(self, model: Path) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(model), local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise EngineError(f"the tokenizer of {model} cannot be loaded: {error}") from error
+        if not self.tokenizer.chat_template:
+            raise EngineError(
+                f"the tokenizer of {model} has no chat template: add chat_template.jinja to that folder"
+            )
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the rendered chat with the generation prompt."""
+        from jinja2 import TemplateError
+
+        try:
+            text = self._render(messages)
+        except TemplateError:
+            # Some templates refuse a system turn: its text then opens the user's turn.
+            if len(messages) < 2 or messages[0].role != "system":
+                raise
+            merged = Message("user", f"{messages[0].content}\n\n{messages[1].content}")
+            text = self._render([merged, *messages[2:]])
+        # The template writes its own special tokens: adding them again would double the BOS.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    def count(self, text: str) -> int:
+        """Tokens of plain text without special tokens."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def context_length(model: Path) -> int:
+    """`max_position_embeddings` of a checkpoint. Raises EngineError if its config cannot be read."""
+    path = Path(model) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        return int(config["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{path} does not tell max_position_embeddings: {error!r}") from error

@@ -1,0 +1,186 @@
+"""vLLM's async engine: one request a sample, so that each can be watched and aborted on its own.
+
+The model runs in vLLM's own engine process; this process only tokenizes and detokenizes. Importing vllm
+and loading the weights happen in a thread, so that the event loop, and the gateway behind it, stay alive.
+
+Memory: weights + KV cache of `gpu_memory_utilization` (GPU) or `cpu_kv_cache_gib` (CPU). Time: prefill is
+linear in prompt tokens (shared prefixes are cached), decoding in completion tokens over the batch.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from submission.engines.base import Chunk, EngineError, FinishReason, Message, SampleRequest, Sampling
+from submission.engines.tokenizer import ChatTokenizer, context_length
+from submission.offline import go_offline
+from submission.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+log = logging.getLogger(__name__)
+
+# Tokens between two chunks of a sample. A chunk a token costs a process switch a token; at sixteen the
+# streaming's share of the time is lost in the noise and an answer is still seen well within a second.
+STREAM_INTERVAL = 16
+
+
+class VllmEngine:
+    """The model folder served by `vllm.v1.engine.async_llm.AsyncLLM`; see `Engine` for the methods."""
+
+    def __init__(self, model: Path, settings: EngineSettings) -> None:
+        self._model = Path(model)
+        self._settings = settings
+        self._engine: AsyncLLM | None = None
+        self._tokenizer: ChatTokenizer | None = None
+        self._max_context = 0
+
+    async def start(self) -> None:
+        """Import vllm, start its engine process and load the weights, all off the event loop."""
+        try:
+            await asyncio.to_thread(self._load)
+            await self._warm_up()
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"vllm could not serve {self._model}: {error}") from error
+
+    async def _warm_up(self) -> None:
+        """A few tokens, so that what is built on first use is built now, and a broken engine shows now."""
+        sampling = Sampling(temperature=1.0, top_p=0.9, max_tokens=4, seed=0, ignore_eos=True)
+        prompt = self.encode_chat([Message("user", "1 + 1")])[: self._max_context - 4]
+        async for _ in self.generate(SampleRequest("warm-up", prompt, sampling)):
+            pass
+
+    def _load(self) -> None:
+        go_offline()
+        self._tokenizer = ChatTokenizer(self._model)
+        self._max_context = min(self._settings.max_model_len, context_length(self._model))
+        _prepare_environment(self._settings)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+
+    def _arguments(self) -> dict[str, Any]:
+        settings, cpu = self._settings, _on_cpu()
+        eager = cpu if settings.enforce_eager is None else settings.enforce_eager
+        dtype = "float32" if settings.dtype == "auto" and cpu else settings.dtype
+        arguments: dict[str, Any] = {
+            "model": str(self._model),
+            "skip_tokenizer_init": False,
+            "trust_remote_code": False,
+            "load_format": "safetensors",
+            "dtype": dtype,
+            "max_model_len": self._max_context,
+            "max_num_seqs": settings.max_num_seqs,
+            "enforce_eager": eager,
+            "enable_prefix_caching": True,
+            "stream_interval": STREAM_INTERVAL,
+            "disable_log_stats": True,
+            "enable_log_requests": False,
+            "generation_config": "vllm",
+            "seed": 0,
+        }
+        if not cpu:
+            arguments |= {
+                "gpu_memory_utilization": settings.gpu_memory_utilization,
+                "tensor_parallel_size": settings.tensor_parallel_size,
+                "kv_cache_dtype": settings.kv_cache_dtype,
+            }
+        return arguments
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the chat through the checkpoint's own template."""
+        assert self._tokenizer is not None, "start() first"
+        return self._tokenizer.encode_chat(messages)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of plain text."""
+        assert self._tokenizer is not None, "start() first"
+        return self._tokenizer.count(text)
+
+    @property
+    def max_context(self) -> int:
+        """Prompt and completion tokens together at most."""
+        return self._max_context
+
+    async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
+        """Stream one sample; leaving the iterator aborts it in the engine."""
+        assert self._engine is not None, "start() first"
+        prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt)}
+        stream = self._engine.generate(prompt, _sampling_params(request), request.request_id)
+        try:
+            async for output in stream:
+                yield _chunk(output.outputs[0])
+        except Exception as error:
+            raise EngineError(f"vllm lost the sample: {type(error).__name__}: {error}") from error
+        finally:
+            # Closing the inner stream is what makes vllm abort; garbage collection would do it some day.
+            await stream.aclose()
+
+    async def abort(self, request_id: str) -> None:
+        """End one sample in the engine."""
+        if self._engine is not None:
+            await self._engine.abort(request_id)
+
+    async def close(self) -> None:
+        """Stop the engine process."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown)
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def _prepare_environment(settings: EngineSettings) -> None:
+    """Variables that vllm reads at import; one that the user set on purpose stays."""
+    # The engine process must be spawned: forking a process that runs gRPC threads deadlocks.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cpu_kv_cache_gib))
+    # By default one core is kept from the engine; on two cores that is half of the machine.
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    # With every core in use, threads that spin while they wait take the core from the one they wait for:
+    # seen here, ten times slower as soon as anything else runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _sampling_params(request: SampleRequest) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling = request.sampling
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop) or None,
+        seed=sampling.seed,
+        ignore_eos=sampling.ignore_eos,
+        logprobs=0,  # the drawn token's own
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _chunk(output: Any) -> Chunk:
+    ids = tuple(output.token_ids)
+    rows = output.logprobs or ()
+    logprobs = tuple(row[token].logprob for row, token in zip(rows, ids, strict=False))
+    reason = output.finish_reason
+    if reason not in (None, "stop", "length"):
+        # "abort" ends a stream that somebody aborted; "error" is the engine's own failure.
+        if reason == "error":
+            raise EngineError("vllm ended the sample with an error")
+        reason = None
+    return Chunk(output.text, ids, logprobs, cast("FinishReason | None", reason))

@@ -1,0 +1,98 @@
+"""The organiser's evaluation package: found at run time, never shipped (it states no licence).
+
+It lies in the competition's data folder, whose mount has moved over the years, so it is searched for. Both
+known flavours are served: `aimo_3_inference_server` and `aimo_2_inference_server`.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+RERUN = "KAGGLE_IS_COMPETITION_RERUN"
+INPUT = Path("/kaggle/input")
+# Newest first: a folder that holds several is served by the first.
+FLAVOURS = (("aimo_3", "AIMO3InferenceServer"), ("aimo_2", "AIMO2InferenceServer"))
+# competitions/<slug>/kaggle_evaluation is the deepest layout seen; one level to spare.
+DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Organiser:
+    """Where the package lies, which flavour it is, and the competition's own test file if there is one."""
+
+    folder: Path
+    flavour: str
+    server_class: str
+    test_csv: Path | None
+
+
+def folders(root: Path, depth: int) -> Iterator[Path]:
+    """`root` and the folders below it down to `depth` levels, nearest first; unreadable ones are skipped."""
+    level = [root]
+    for _ in range(depth + 1):
+        yield from level
+        below: list[Path] = []
+        for folder in level:
+            try:
+                below += sorted(item for item in folder.iterdir() if item.is_dir())
+            except OSError:
+                continue
+        level = below
+
+
+def find_organiser(roots: Sequence[Path] | None = None) -> Organiser:
+    """Find `kaggle_evaluation` on the module path or below the input mounts.
+
+    Raises:
+        ValueError: it is nowhere; the message lists where it was looked for.
+    """
+    searched = [Path(entry or ".") for entry in sys.path] if roots is None else []
+    mounts = [INPUT] if roots is None else list(roots)
+    for folder in [*searched, *(item for root in mounts for item in folders(root, DEPTH))]:
+        for flavour, server_class in FLAVOURS:
+            if (folder / "kaggle_evaluation" / f"{flavour}_inference_server.py").is_file():
+                test_csv = folder / "test.csv"
+                return Organiser(folder, flavour, server_class, test_csv if test_csv.is_file() else None)
+    places = ", ".join(str(mount) for mount in mounts)
+    raise ValueError(
+        f"the organiser's package kaggle_evaluation is neither on the module path nor below {places}: "
+        "add the competition as a data source of the notebook, or rehearse with --problems FILE"
+    )
+
+
+def make_server(organiser: Organiser, predict: Callable[..., Any]) -> Any:
+    """Import the package and wrap `predict` in its inference server."""
+    # The package imports its own gateway module by its bare name, so both folders are needed; last,
+    # so that nothing in a data folder can stand in for an installed module.
+    for entry in (organiser.folder, organiser.folder / "kaggle_evaluation"):
+        if str(entry) not in sys.path:
+            sys.path.append(str(entry))
+    module = importlib.import_module(f"kaggle_evaluation.{organiser.flavour}_inference_server")
+    return getattr(module, organiser.server_class)(predict)
+
+
+def serve(organiser: Organiser, predict: Callable[..., Any], test_csv: Path | None = None) -> None:
+    """Serve the hidden test set in a rerun (blocks until the end), else play the local gateway.
+
+    Args:
+        organiser: from `find_organiser`.
+        predict: from `make_predict`.
+        test_csv: for the local gateway; by default the competition's own.
+    """
+    server = make_server(organiser, predict)
+    if os.environ.get(RERUN):
+        log.warning("serving the hidden test set (%s)", organiser.flavour)
+        server.serve()
+        return
+    path = test_csv or organiser.test_csv
+    if path is None:
+        raise ValueError(f"no test.csv beside {organiser.folder}/kaggle_evaluation: give --problems FILE")
+    log.warning("local gateway (%s) over %s", organiser.flavour, path)
+    server.run_local_gateway((str(path),))

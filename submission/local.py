@@ -1,0 +1,197 @@
+"""A contest on this machine: the gateway here, the contest in a server process of its own.
+
+The same two processes, and the same rules, as under the organiser's gateway; only the gateway is ours.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from rich.console import Console
+
+from submission.clock import STARTED_AT, Stopwatch, started_at
+from submission.contest import Known, read_known
+from submission.display import LiveView, print_results
+from submission.files import atomic_writer
+from submission.gateway.rehearsal import Gateway, GatewayError, Row
+from submission.journal import read_journal
+from submission.problems import Problem
+from submission.report import write_report
+from submission.results import ContestResults, collect
+from submission.serve import continues
+from submission.setup import Setup
+
+# Engine processes get this long to end by themselves.
+END_SECONDS = 40.0
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a local contest writes: all of it beside the submission file."""
+
+    submission: Path
+    journal: Path
+    report: Path
+    log: Path
+
+    @classmethod
+    def beside(cls, submission: Path) -> "Outputs":
+        """The four paths that belong to `submission` (a .parquet or .csv file).
+
+        Raises:
+            ValueError: another suffix, or a folder that cannot be written to.
+        """
+        if submission.suffix not in {".parquet", ".csv"}:
+            raise ValueError(f"--out {submission}: expected a name ending in .parquet or .csv")
+        try:
+            submission.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=submission.parent) as probe:
+                probe.write(b"\0" * 65536)
+                probe.flush()
+        except OSError as error:
+            raise ValueError(f"--out {submission}: cannot write there: {error.strerror}") from None
+        stem = submission.with_suffix("")
+        return cls(
+            submission,
+            stem.with_name(f"{stem.name}.journal.jsonl"),
+            stem.with_name(f"{stem.name}.report.html"),
+            stem.with_name(f"{stem.name}.server.log"),
+        )
+
+
+def run_contest(
+    setup: Setup,
+    problems: Sequence[Problem],
+    outputs: Outputs,
+    *,
+    server_options: Sequence[str],
+    call_seconds: float,
+    shuffle: int | None = None,
+    console: Console,
+) -> ContestResults:
+    """Play all problems through the gateway, write the submission and the report, print the table.
+
+    Args:
+        setup: resolved here already, so that every mistake shows before a process is started.
+        problems: in file order; `shuffle` is the seed of another order.
+        outputs: from `Outputs.beside`.
+        server_options: command-line options with which the server resolves the same setup.
+        call_seconds: the gateway's deadline for every call but the first.
+        console: where progress goes.
+
+    Raises:
+        GatewayError: what would have cost the run under the organiser's gateway as well. The journal
+            stays, and the same command continues from it.
+    """
+    ordered = list(problems)
+    if shuffle is not None:
+        Random(shuffle).shuffle(ordered)
+    known = Known({}, 0.0)
+    if continues(read_journal(outputs.journal).records, setup):
+        known = read_known(outputs.journal, setup.settings.rules.answer_min, setup.settings.rules.answer_max)
+        console.print(f"continuing {outputs.journal}: {len(known.answers)} answers known")
+    elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
+    limit = setup.settings.rules.time_limit
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="aimo-") as folder:
+        socket = Path(folder) / "gateway.sock"
+        with _server(server_options, outputs, socket, fresh=not known.answers) as process:
+            gateway = Gateway(
+                socket, setup.settings.rules, call_seconds=call_seconds, alive=lambda: _died(process, outputs)
+            )
+            with LiveView(outputs.journal, len(ordered), lambda: limit - elapsed(), console) as view:
+                for problem, row in zip(ordered, gateway.run(ordered), strict=True):
+                    rows.append(row)
+                    view.row(problem, row)
+            spent = elapsed()
+            gateway.close()
+    write_submission(outputs.submission, rows)
+    outcome = collect(
+        ordered,
+        rows,
+        outputs.journal,
+        name=setup.name,
+        time_limit=limit,
+        elapsed=spent,
+        notes=setup.notes,
+    )
+    write_report(outputs.report, outcome, setup.settings)
+    print_results(outcome, console)
+    console.print(f"submission {outputs.submission}", highlight=False, soft_wrap=True)
+    console.print(f"report     {outputs.report.resolve().as_uri()}", highlight=False, soft_wrap=True)
+    return outcome
+
+
+@contextlib.contextmanager
+def _server(
+    options: Sequence[str], outputs: Outputs, socket: Path, *, fresh: bool
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """The contest's process, in a process group of its own that is gone when this block ends."""
+    package = str(Path(__file__).resolve().parent.parent)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        STARTED_AT: str(started_at()),
+    }
+    command = [sys.executable, "-m", "submission", "--serve", *options]
+    command += ["--journal", str(outputs.journal), "--rehearsal-socket", str(socket)]
+    with outputs.log.open("wb" if fresh else "ab") as log:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=END_SECONDS)
+        # The engine's own processes share the group: none of them outlives the contest.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _died(process: "subprocess.Popen[bytes]", outputs: Outputs) -> str:
+    code = process.poll()
+    if code is None:
+        return ""
+    lines = outputs.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = f"; its last line: {lines[-1][:300]}" if lines else ""
+    return f"the server ended with code {code}{last} (see {outputs.log})"
+
+
+def write_submission(path: Path, rows: Sequence[Row]) -> None:
+    """Write columns `id` and `answer` as the gateway would, atomically: parquet or csv by the suffix."""
+    import polars as pl
+
+    answers = [row.answer for row in rows]
+    # Answers that the real gateway takes silently (text, fractions) are kept as text, not made to fit.
+    whole = all(isinstance(answer, int) and not isinstance(answer, bool) for answer in answers)
+    series = (
+        pl.Series(answers, dtype=pl.Int64)
+        if whole
+        else pl.Series([None if a is None else str(a) for a in answers], dtype=pl.String)
+    )
+    frame = pl.DataFrame({"id": pl.Series([row.id for row in rows], dtype=pl.String), "answer": series})
+    with atomic_writer(path) as file:
+        if path.suffix == ".parquet":
+            frame.write_parquet(file)
+        else:
+            frame.write_csv(file)
+
+
+__all__ = ["GatewayError", "Outputs", "run_contest", "write_submission"]

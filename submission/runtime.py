@@ -1,0 +1,78 @@
+"""The contest behind a plain blocking call: an event loop in a thread of its own.
+
+The gateway calls from its own threads and must get an integer whatever happens in here.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable
+
+from submission.contest import Contest
+
+log = logging.getLogger(__name__)
+
+# What one answer may take beyond the contest's own deadlines before it is given up from outside.
+GRACE_SECONDS = 20.0
+
+
+class Runtime:
+    """Runs a contest in a background thread.
+
+    Args:
+        make_contest: builds the contest; called inside the loop's thread.
+        seconds_left: time left in the contest; an answer is waited for no longer than that (and
+            `GRACE_SECONDS`), whatever the loop is doing.
+    """
+
+    def __init__(self, make_contest: Callable[[], Contest], seconds_left: Callable[[], float]) -> None:
+        self._seconds_left = seconds_left
+        self._loop = asyncio.new_event_loop()
+        self._contest: Contest | None = None
+        self._made = threading.Event()
+        # A daemon: a hung engine must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, args=(make_contest,), name="contest", daemon=True)
+        self._thread.start()
+
+    def _run(self, make_contest: Callable[[], Contest]) -> None:
+        asyncio.set_event_loop(self._loop)
+
+        async def begin() -> None:
+            try:
+                self._contest = make_contest()
+                self._contest.start()
+            except Exception:
+                log.exception("the contest could not be set up")
+            finally:
+                self._made.set()
+
+        beginning = self._loop.create_task(begin())
+        self._loop.run_until_complete(beginning)
+        self._loop.run_forever()
+
+    def answer(self, identifier: str, text: str, default: int) -> int:
+        """Answer one problem; returns `default` (or what is known) if everything else fails."""
+        self._made.wait(timeout=GRACE_SECONDS)
+        contest = self._contest
+        if contest is None:
+            return default
+        future = asyncio.run_coroutine_threadsafe(contest.answer(identifier, text), self._loop)
+        try:
+            return future.result(timeout=max(0.0, self._seconds_left()) + GRACE_SECONDS)
+        except (Exception, concurrent.futures.CancelledError):
+            log.exception("problem %s was given up from outside", identifier)
+            future.cancel()
+            return contest.fallback(identifier, text)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """End the contest and its engine; idempotent."""
+        if not self._thread.is_alive():
+            return
+        if self._contest is not None:
+            try:
+                asyncio.run_coroutine_threadsafe(self._contest.close(), self._loop).result(timeout)
+            except (Exception, concurrent.futures.CancelledError):
+                log.exception("the contest did not close cleanly")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout)

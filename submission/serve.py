@@ -1,0 +1,132 @@
+"""The contest's side of the gateway: `predict` is served at once, the engine loads behind it."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from submission.clock import Stopwatch, started_at
+from submission.contest import Contest, Known, read_known
+from submission.engines import make_engine
+from submission.gateway.organiser import RERUN, find_organiser, serve
+from submission.gateway.predict import make_predict
+from submission.gateway.rehearsal import start_server
+from submission.journal import Journal, read_journal
+from submission.offline import go_offline
+from submission.runtime import Runtime
+from submission.settings import ContestRules
+from submission.setup import Setup
+
+log = logging.getLogger(__name__)
+
+# A journal that nobody wrote to for this long belongs to another day's contest.
+STALE_SECONDS = 86_400.0
+PR_SET_PDEATHSIG = 1
+
+
+def serve_organiser(setup: Setup | None, journal: Path, test_csv: Path | None) -> None:
+    """Serve the organiser's gateway until it ends.
+
+    Args:
+        setup: None if it could not be resolved in a rerun: every problem then gets the default answer,
+            since a file of defaults is a score and an exception is none.
+        journal: where the journal goes.
+        test_csv: for the local gateway at commit time.
+    """
+    organiser = find_organiser()
+    with _predictor(setup, journal) as predict:
+        serve(organiser, predict, test_csv)
+
+
+def serve_rehearsal(setup: Setup, journal: Path, socket: Path) -> None:
+    """Serve our own gateway on a Unix socket until the parent ends this process or dies."""
+    _die_with_parent()
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with _predictor(setup, journal) as predict:
+        server = start_server(predict, socket)
+        ended.wait()
+        server.stop(grace=None)
+
+
+def is_rerun() -> bool:
+    """Whether this is the run that counts."""
+    return bool(os.environ.get(RERUN))
+
+
+@contextmanager
+def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any]]:
+    if setup is None:
+        rules = ContestRules()
+        yield make_predict(
+            lambda *_: rules.default_answer, rules.answer_min, rules.answer_max, rules.default_answer
+        )
+        return
+    go_offline()
+    rules = setup.settings.rules
+    known, lines = begin_journal(journal, setup)
+    elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
+
+    def contest() -> Contest:
+        engine = make_engine(setup.settings.engine, setup.model)
+        return Contest(setup.settings, engine, lines, elapsed, known)
+
+    runtime = Runtime(contest, lambda: rules.time_limit - elapsed())
+
+    def answer(identifier: str, text: str) -> int:
+        return runtime.answer(identifier, text, rules.default_answer)
+
+    try:
+        yield make_predict(answer, rules.answer_min, rules.answer_max, rules.default_answer)
+    finally:
+        runtime.close()
+
+
+def begin_journal(path: Path, setup: Setup) -> tuple[Known, Journal]:
+    """Open the journal: the unfinished one of this very contest is continued, any other is put aside."""
+    records = read_journal(path).records
+    known = Known({}, 0.0)
+    if continues(records, setup):
+        known = read_known(path, setup.settings.rules.answer_min, setup.settings.rules.answer_max)
+        log.warning("continuing %s: %d answers known", path, len(known.answers))
+    elif records:
+        try:
+            path.replace(path.with_name(f"{path.name}.previous"))
+        except OSError as error:
+            log.warning("%s stays in place: %s", path, error.strerror)
+    journal = Journal(path)
+    journal.write(
+        {
+            "type": "contest",
+            "at": round(time.time(), 3),
+            "elapsed": round(max(time.time() - started_at(), known.elapsed), 3),
+            "digest": setup.digest,
+            "name": setup.name,
+            "time_limit": setup.settings.rules.time_limit,
+        }
+    )
+    return known, journal
+
+
+def continues(records: Sequence[Mapping[str, Any]], setup: Setup) -> bool:
+    """Whether these records are of this very contest, unfinished, and of today."""
+    if not records or any(record.get("type") == "end" for record in records):
+        return False
+    last = records[-1].get("at")
+    fresh = isinstance(last, int | float) and 0 <= time.time() - last < STALE_SECONDS
+    return fresh and records[0].get("digest") == setup.digest
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:
+            sys.exit("the parent process is gone")

@@ -1,0 +1,94 @@
+"""From what a user names (a bundle, or model folders in the environment) to what a contest needs."""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from submission.bundle import Bundle, quick_check
+from submission.settings import ContestSettings
+
+MODEL_VARIABLE = "MATH_MODEL_PATH"
+PRM_VARIABLE = "PRM_MODEL_PATH"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A contest's settings and model.
+
+    Args:
+        settings: everything tunable, overrides applied.
+        model: the checkpoint's folder, None for recorded samples.
+        prm: the process reward model's folder, if one is named.
+        name: how the report calls it.
+        digest: fingerprint of bundle and settings: a journal of another fingerprint is not resumed.
+        notes: what a reader of the report has to know.
+    """
+
+    settings: ContestSettings
+    model: Path | None
+    prm: Path | None
+    name: str
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+def resolve(bundle: Path | None, overrides: Sequence[str] = ()) -> Setup:
+    """Check the inputs before anything expensive starts.
+
+    Args:
+        bundle: a bundle's folder; None takes `MATH_MODEL_PATH` and default settings.
+        overrides: `section.key=value`, over the bundle's own `contest.toml`.
+
+    Raises:
+        ValueError: no model is named, the bundle is damaged, or a setting is wrong.
+    """
+    prm = _folder_from(PRM_VARIABLE)
+    if bundle is None:
+        settings, notes = _with_engine(ContestSettings.load(None, overrides))
+        model = _folder_from(MODEL_VARIABLE)
+        if model is None and settings.engine.kind != "replay":
+            raise ValueError(f"no model: give --bundle DIR, or a model's folder in {MODEL_VARIABLE}")
+        name = model.name if model else "recorded samples"
+        return Setup(settings, model, prm, name, _digest(settings, str(model)), notes)
+    opened = Bundle.open(bundle)
+    faults = quick_check(bundle)
+    if faults:
+        shown = "; ".join(f"{fault.path} {fault.message}" for fault in faults[:5])
+        raise ValueError(f"bundle {bundle} is not what was built ({len(faults)} faults): {shown}")
+    settings, notes = _with_engine(ContestSettings.load(opened.settings, overrides))
+    about = opened.manifest.data.get("model")
+    about = about if isinstance(about, dict) else {}
+    name = str(about.get("name") or bundle.name)
+    if about.get("note"):
+        notes = (*notes, str(about["note"]))
+    return Setup(
+        settings, opened.model.resolve(), prm, name, _digest(settings, opened.manifest.digest), notes
+    )
+
+
+def _folder_from(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    folder = Path(value).resolve()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{variable}={value}: no config.json there; name the folder of a checkpoint")
+    return folder
+
+
+def _with_engine(settings: ContestSettings) -> tuple[ContestSettings, tuple[str, ...]]:
+    """Where vllm is not installed, transformers serves instead: slower, and said so."""
+    if settings.engine.kind != "vllm" or importlib.util.find_spec("vllm") is not None:
+        return settings, ()
+    if importlib.util.find_spec("transformers") is None:
+        raise ValueError("neither vllm nor transformers is installed: install an extra (cuda, cpu or hf)")
+    engine = settings.engine.model_copy(update={"kind": "transformers"})
+    note = "vllm is not installed here: the slower transformers engine answered."
+    return settings.model_copy(update={"engine": engine}), (note,)
+
+
+def _digest(settings: ContestSettings, source: str) -> str:
+    return hashlib.sha256(f"{source}\n{settings.model_dump_json()}".encode()).hexdigest()[:16]

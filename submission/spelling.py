@@ -1,0 +1,146 @@
+r"""One canonical spelling for answers that differ only in how they are typed; used by `submission.answers`."""
+
+import re
+import unicodedata
+
+from submission.extraction import boxes, closing_brace
+
+MAX_ANSWER_CHARS = 2_000
+"""Longer texts are nobody's final answer: they are neither normalised nor compared."""
+
+_SYMBOLS = str.maketrans(
+    {
+        **dict.fromkeys("\u2212\u2012\u2013\u2014\ufe63\uff0d", "-"),
+        **dict.fromkeys("\u2009\u202f\u00a0\u2007\u200a", " "),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\x00", ""),
+        **dict.fromkeys("×✕", r"\times "),
+        **dict.fromkeys("·⋅∙", r"\cdot "),
+        **{
+            "÷": "/",
+            "π": r"\pi ",
+            "∞": r"\infty ",
+            "≤": r"\leq ",
+            "≥": r"\geq ",
+            "≠": r"\neq ",
+            "±": r"\pm ",
+        },
+        **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "√": r"\sqrt ", "≈": r"\approx "},
+        **{
+            "°": r"^\circ ",
+            "½": r"\frac{1}{2}",
+            "¼": r"\frac{1}{4}",
+            "¾": r"\frac{3}{4}",
+            "⅓": r"\frac{1}{3}",
+        },
+        **{"⅔": r"\frac{2}{3}", "。": ".", "€": "$", "£": "$", "¥": "$"},
+        **{digit: f"^{{{value}}}" for value, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+        **{digit: f"_{{{value}}}" for value, digit in enumerate("₀₁₂₃₄₅₆₇₈₉")},
+    }
+)
+_COMMANDS = re.compile(
+    r"(?P<keep>\\\\)"
+    r"|(?P<drop>\\(?:left|right)\.|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])|\\displaystyle(?![a-zA-Z])"
+    r"|\s?\\!\s*|\\[()\[\]]|\\?\$)"
+    r"|(?P<space>\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\thinspace(?![a-zA-Z]))"
+    r"|(?P<frac>\\[dtc]frac(?![a-zA-Z]))"
+    r"|(?P<text>\\(?:text(?:bf|rm|it|sf|tt|normal)?|math(?:rm|bf|it|sf)|mbox|bold|boldsymbol)(?=\s*\{))"
+    r"|(?P<percent>\\?%|\bpercent(?:age)?\b|\bpct\b)"
+    r"|(?P<leq>\\leqslant(?![a-zA-Z])|\\le(?![a-zA-Z])|<=)"
+    r"|(?P<geq>\\geqslant(?![a-zA-Z])|\\ge(?![a-zA-Z])|>=)"
+    r"|(?P<neq>\\ne(?![a-zA-Z])|!=)"
+    r"|(?P<less>\\lt(?![a-zA-Z]))"
+    r"|(?P<greater>\\gt(?![a-zA-Z]))"
+    r"|(?P<empty>\\varnothing(?![a-zA-Z]))"
+)
+_SPELLING = {"drop": "", "space": " ", "frac": r"\frac", "text": r"\text", "percent": "%", "leq": r"\leq "}
+_SPELLING |= {"geq": r"\geq ", "neq": r"\neq ", "empty": r"\emptyset ", "less": "<", "greater": ">"}
+_DEGREES = re.compile(r"\^\s?\{?\s?\\(?:circ|degree)\s?\}?|\\degree(?:s|(?![a-zA-Z]))")
+_COMMA = re.compile(r" ?\{ ?, ?\} ?")
+_AND_OR = re.compile(r",?\s?\\text\s?\{\s?(?:and|or)\s?\}\s?|,?\s(?:and|or)\s")
+_TEXT_UNIT = re.compile(
+    r"(?<=\S)\s?\\text\s?\{\s?(?!\s?(?:[ap]\.?\s?m\b|i\s?\}))[a-zA-Z][a-zA-Z ./-]*\}(?:\^\{?[0-9]\}?)?$"
+)
+_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
+_UNITS = (
+    "cm|mm|km|dm|kg|mg|ft|yd|lbs?|oz|mph|kmph|hrs?|mins?|secs?|sq|cu|in|usd|rs|deg|mi|ml|cc|"
+    "cents?|dollars?|inch(?:es)?|feet|foot|units?|degrees?|days?|hours?|years?|meters?|metres?|miles?|ways?"
+)
+_BARE_UNIT = re.compile(
+    rf"(?<=[0-9}}])(?:(?:\s(?!million|billion|trillion|thousand|hundred|dozen|score)[a-zA-Z-]{{4,}}){{1,4}}"
+    rf"|\s[gm](?:\^\{{?[0-9]\}}?)?|\s?(?:(?:square|cubic|sq\.?|cu\.?)\s)?(?:{_UNITS})(?:\s?/\s?[a-z]{{1,6}}|\sper\s[a-z]+)?(?:\^\{{?[0-9]\}}?)?)\.?$",
+    re.IGNORECASE,
+)
+_ORDINAL = re.compile(r"(?<=[0-9])\s?\^?\s?\{?\s?(?:\\text\s?\{\s?)?(?:st|nd|rd|th)\s?\}{0,2}$")
+_THOUSANDS = re.compile(
+    r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])|(?<![0-9.,] )(?<![0-9.,])[1-9][0-9]{0,2}(?: [0-9]{3})+(?! ?[0-9])"
+)
+_DIGITS = re.compile(r"(?<![0-9.])(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?![0-9.]|\s?\\overline)")
+_ATOM = r"([0-9a-zA-Z]|\\pi(?![a-zA-Z]))"
+_REWRITES = [
+    (re.compile(rf"\\frac\s?{_ATOM}\s?{_ATOM}"), r"\\frac{\1}{\2}"),
+    (re.compile(rf"\\frac\s?{_ATOM}\s?\{{"), r"\\frac{\1}{"),
+    (re.compile(rf"\\frac\s?\{{([^{{}}]*)\}}\s?{_ATOM}"), r"\\frac{\1}{\2}"),
+    (re.compile(r"(?<![\\a-zA-Z])sqrt\s?\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"\\sqrt\s?\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(rf"\\sqrt\s?{_ATOM}"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\w^/.}])([0-9]+)\s?/\s?([0-9]+)(?![\w^/.({!])"), r"\\frac{\1}{\2}"),
+    (re.compile(r"([_^])\s?\{\s?(\w)\s?\}"), r"\1\2"),
+    (re.compile(r"_\s?\{\s?([0-9]+)\s?\}"), r"_\1"),
+    (re.compile(r"(?<![a-zA-Z0-9]) | (?![a-zA-Z0-9])|(?<=[0-9]) (?=[a-zA-Z])|(?<=[a-zA-Z]) (?=[0-9])"), ""),
+]
+_WORDS = re.compile(r"[a-zA-Z][a-zA-Z'-]+(?:[ ,.-]+[a-zA-Z'-]+)*")
+
+
+def normalize(text: str) -> str:
+    r"""The canonical spelling of one answer, for comparison as text.
+
+    `\dfrac12` and `1/2` become `\frac{1}{2}`; sizes, spaces, dollars, styles, units, percent and degree signs
+    go; `{,}` and thousands separators go, except inside brackets, where a comma makes a tuple; numbers lose
+    leading zeros and a zero fraction; full-width, superscript and other digits become ASCII. A text longer
+    than `MAX_ANSWER_CHARS` only has its spaces collapsed.
+    """
+    if len(text) > MAX_ANSWER_CHARS:
+        return " ".join(text.split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.translate(_SYMBOLS))
+        text = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
+    text = " ".join(text.replace("\x00", "").split())
+    boxed = next(boxes(text), None)
+    text = _strip(boxed[0] if boxed else text)
+    text = _COMMANDS.sub(lambda found: _SPELLING.get(str(found.lastgroup), found.group()), text)
+    text = _DEGREES.sub("", _COMMA.sub(",", text))
+    text = _AND_OR.sub(",", " ".join(text.split()))
+    text = _ORDINAL.sub("", _strip(text))
+    text = _TEXT.sub(r"\1", _TEXT_UNIT.sub("", text)).strip()
+    text = _BARE_UNIT.sub("", text).removesuffix("%")
+    if not re.search(r"[(\[]|\\\{", text):
+        text = _THOUSANDS.sub(lambda found: found.group().replace(",", "").replace(" ", ""), text)
+    exact, _, _ = text.partition(r"\approx")
+    if any(char.isdigit() for char in exact):  # x = 1/3 \approx 0.33; but x \approx 5 has nothing better
+        text = exact
+    text = _DIGITS.sub(_canonical_number, text)
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    text = _strip(text).removeprefix("+")
+    choice = re.fullmatch(r"\(([A-Z])\)", text)
+    if choice:
+        return choice.group(1)
+    return text.lower() if _WORDS.fullmatch(text) else text
+
+
+def _strip(text: str) -> str:
+    """Drop what surrounds an answer: emphasis, quotes, closing punctuation, a pair of braces around all."""
+    for _ in range(8):
+        shorter = text.strip(" *_`\"'").rstrip(".,;:").lstrip("=:")
+        if shorter.startswith("{") and closing_brace(shorter, 0, len(shorter)) == len(shorter) - 1:
+            shorter = shorter[1:-1]
+        if shorter == text:
+            break
+        text = shorter
+    return text
+
+
+def _canonical_number(found: re.Match[str]) -> str:
+    whole, point, fraction = found.group().partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    return f"{whole}.{fraction}" if point and fraction else whole
