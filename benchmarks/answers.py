@@ -3,9 +3,9 @@ r"""The answer checker against math-verify, on real model outputs and on golds i
     python -m benchmarks.answers [--limit N] [--json PATH]
 
 Both see the same text and gold in the same run. "Right" counts pairs labelled equal that a checker calls
-equal, "false" those labelled different that it calls equal. math-verify runs as its own documentation
-says (`parse` with its defaults and boxes first, then `verify`), with its default time-outs. Labels of the Qwen
-samples are their harness's own and miss some equal spellings (10{,}000 and 10000); both checkers meet the same.
+equal, "false" those labelled different that it calls equal. math-verify runs as its own documentation says
+(`parse` with boxes first, then `verify`), with its default time-outs. Labels of the Qwen samples are their
+harness's own and miss some equal spellings (10{,}000 and 10000); both checkers meet the same.
 """
 
 import json
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 def gsm8k_solutions() -> Iterator[Pair]:
-    """Four models' solutions to GSM8K test, labelled by the data set's authors; gold is "#### n" or "A: n"."""
+    """Four models' solutions to GSM8K test, labelled by the data set's authors; all end with "A: n"."""
     for line in _lines("gsm8k/example_model_solutions.jsonl"):
         gold = line["ground_truth"].rpartition("A: ")[2].strip()
         for solution in line.values():
@@ -83,11 +83,11 @@ def math500_spellings() -> Iterator[Pair]:
 
 
 def math500_shuffled() -> Iterator[Pair]:
-    """MATH-500 golds against their neighbours' in the file, where those differ by more than spelling."""
+    """MATH-500 golds against others from the file."""
     golds = _math500()
     for step in (1, 7, 31):
         for gold, other in zip(golds, golds[step:] + golds[:step], strict=True):
-            if parse_gold(gold).normalized != parse_gold(other).normalized:
+            if gold.rpartition("=")[2] != other.rpartition("=")[2]:
                 yield Pair(rf"The answer is \boxed{{{other}}}.", gold, False)
 
 
@@ -156,7 +156,8 @@ def compare_corpus(name: str, pairs: list[Pair], checker: SymbolicChecker) -> Ro
         return bool(verify(golds[pair.gold][1], parse(pair.completion, targets)))
 
     equal = sum(pair.equal for pair in pairs)
-    return Row(name, len(pairs), equal, _score(f"{name}: ours", pairs, ours), _score(f"{name}: math-verify", pairs, math_verify))
+    our_score = _score(f"{name}: ours", pairs, ours)
+    return Row(name, len(pairs), equal, our_score, _score(f"{name}: math-verify", pairs, math_verify))
 
 
 def _score(title: str, pairs: list[Pair], says_equal: Callable[[Pair], bool]) -> Score:
@@ -183,8 +184,8 @@ def _lines(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _print(rows: list[Row]) -> None:
-    table = Table(title="Pairs called equal, and µs a check: ours and math-verify (m-v)")
-    for heading in ("corpus", "pairs", "equal", "right", "m-v", "false", "m-v", "µs", "m-v", "ratio"):
+    table = Table(title="Pairs called equal, and microseconds (us) a check: ours and math-verify (m-v)")
+    for heading in ("corpus", "pairs", "equal", "right", "m-v", "false", "m-v", "us", "m-v", "ratio"):
         table.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=True)
     for row in rows:
         ours, theirs = row.ours, row.math_verify
@@ -209,14 +210,18 @@ def main(
         checker.equal("x", "y")
         for name, (needs, pairs) in CORPORA.items():
             if needs and shared_file(needs) is None:
-                Console(stderr=True).print(f"{name}: skipped, {needs} is not here (set AIMO_SHARED to its folder)")
+                note = f"{name}: skipped, {needs} is not here (set AIMO_SHARED to its folder)"
+                Console(stderr=True).print(note)
                 continue
             rows.append(compare_corpus(name, list(pairs())[:limit], checker))
         counters = {name: getattr(checker, name) for name in ("comparisons", "timeouts", "crashes")}
     _print(rows)
     Console().print(", ".join(f"symbolic {name} {count}" for name, count in counters.items()))
     if json_path:
-        figures = [{**row._asdict(), "ours": row.ours._asdict(), "math_verify": row.math_verify._asdict()} for row in rows]
+        figures = [
+            {**row._asdict(), "ours": row.ours._asdict(), "math_verify": row.math_verify._asdict()}
+            for row in rows
+        ]
         write_text(json_path, json.dumps({"corpora": figures, "symbolic": counters}, indent=2) + "\n")
 
 

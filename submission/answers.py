@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from submission.extraction import Extracted, closing_brace, extract, joined_boxes
 from submission.rationals import MAX_DIGITS, exact_value
-from submission.spelling import MAX_ANSWER_CHARS, normalize
+from submission.spelling import MAX_ANSWER_CHARS, normalize, unwrap_text
 
 if TYPE_CHECKING:
     from submission.symbolic import SymbolicChecker
@@ -41,6 +41,7 @@ _PLAIN_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _MODULUS = re.compile(r"\\pmod(?:\{[^{}]*\}|[0-9a-z]+)$|\(\\?(?:mod|bmod)[^()]*\)$")
 _RELATION = re.compile(r"(?<![<>!])=|\\approx|\\equiv")
 _NAME = re.compile(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'?(?:\([a-zA-Z0-9,]+\))?|\|[A-Z]+\||\\angle ?[A-Z]+")
+_LONG_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}")
 _CHOICE_LABEL = re.compile(r"\(([A-H])\):?(?=[^)])")
 _BASE = re.compile(r"([0-9A-F]+)_([0-9]+)")
 _DANGLING = re.compile(
@@ -59,7 +60,7 @@ class Gold(NamedTuple):
 
 
 def to_int(text: str) -> int | None:
-    r"""The exact integer that one answer stands for ("1,234", "012", "12.0", "1.2e3", "x = 42", "10^5"), or None.
+    r"""The exact integer that an answer stands for ("1,234", "012", "12.0", "1.2e3", "x = 42"), or None.
 
     Arithmetic of numbers is worked out exactly ("2^{10}-1" is 1023); anything rounded, symbolic, in another
     base, or of more than `MAX_DIGITS` digits is None.
@@ -69,7 +70,7 @@ def to_int(text: str) -> int | None:
         return int(plain)
     value = _value(normalize(text))
     if value is None:
-        inner = extract(text) if len(text) <= MAX_ANSWER_CHARS else None
+        inner = extract(unwrap_text(text)) if len(text) <= MAX_ANSWER_CHARS else None
         if inner is None or inner.source != "stated":
             return None
         value = _value(normalize(inner.text))
@@ -89,8 +90,8 @@ def parse_gold(gold: str | int | float) -> Gold:
     Text may be a bare answer ("\frac{1}{2}", "$x=5$", "\text{even}") or hold one in a box or after "####".
 
     Raises:
-        ValueError: it is no answer: empty, a missing value ("nan", "None"), only punctuation, unbalanced braces,
-            a formula that breaks off ("3+", "x="), NaN or infinity, or longer than `MAX_GOLD_CHARS`.
+        ValueError: it is no answer: empty, a missing value ("nan", "None"), only punctuation, unbalanced
+            braces, a formula that breaks off ("3+", "x="), NaN or infinity, or over `MAX_GOLD_CHARS` long.
     """
     text = _gold_text(gold)
     if _PLAIN_INTEGER.fullmatch(text):
@@ -128,20 +129,16 @@ def _gold_text(gold: object) -> str:
 
 def _gold_problem(text: str, normalized: str) -> str:
     """What makes a gold text unusable, or an empty string."""
-    if not text:
-        return "is empty"
-    if len(text) > MAX_GOLD_CHARS:
-        return f"has {len(text)} characters, over {MAX_GOLD_CHARS}"
-    if text in _MISSING:
-        return "is a missing value"
     braces = "{" + normalized + "}"
-    if closing_brace(braces, 0, len(braces)) != len(braces) - 1:
-        return "has unbalanced braces"
-    if not any(char.isalnum() for char in normalized):
-        return "holds no number, letter or word"
-    if _DANGLING.search(normalized):
-        return "is a formula that breaks off"
-    return ""
+    problems = {
+        "is empty": not text,
+        f"has {len(text)} characters, over {MAX_GOLD_CHARS}": len(text) > MAX_GOLD_CHARS,
+        "is a missing value": text in _MISSING,
+        "has unbalanced braces": closing_brace(braces, 0, len(braces)) != len(braces) - 1,
+        "holds no number, letter or word": not any(char.isalnum() for char in normalized),
+        "is a formula that breaks off": _DANGLING.search(normalized) is not None,
+    }
+    return next((problem for problem, found in problems.items() if found), "")
 
 
 def equal(prediction: str, gold: Gold, checker: "SymbolicChecker | None" = None) -> bool:
@@ -154,17 +151,15 @@ def equal(prediction: str, gold: Gold, checker: "SymbolicChecker | None" = None)
     if gold.integer is not None and _PLAIN_INTEGER.fullmatch(plain):
         return int(plain) == gold.integer
     if len(plain) > MAX_ANSWER_CHARS or "boxed" in plain or "nswer" in plain:
-        found = extract(plain)
+        found = extract(plain if "boxed" in plain else unwrap_text(plain))
         plain = found.text if found else plain
-    if not plain or len(plain) > MAX_ANSWER_CHARS:
-        return False
-    normalized = normalize(plain)
-    if normalized == gold.normalized:
-        return True
+    normalized = normalize(plain) if len(plain) <= MAX_ANSWER_CHARS else ""
+    if not normalized or normalized == gold.normalized:
+        return bool(normalized)
     decided = _decide(normalized, plain, gold)
-    if decided is not None:
-        return decided
-    return checker.equal(normalized, gold.normalized) if checker is not None and normalized else False
+    if decided is None:
+        decided = checker is not None and checker.equal(normalized, gold.normalized)
+    return decided
 
 
 def check(
@@ -203,7 +198,7 @@ def _decide(normalized: str, raw: str, gold: Gold) -> bool | None:
     label = _CHOICE_LABEL.match(normalized)
     if label and gold.normalized in (label.group(1), normalized[label.end() :]):
         return True
-    if _is_words(gold):
+    if _is_words(gold) or (len(normalized) == len(gold.normalized) == 1):
         return _fold(normalized) == _fold(gold.normalized)
     name, _ = _split_relation(normalized)
     gold_name, _ = _split_relation(gold.normalized)
@@ -225,7 +220,8 @@ def _same_value(normalized: str, raw: str, gold: Gold) -> bool | None:
         value = _decimal_comma(normalized) if value is None else value
         expected = _decimal_comma(gold.normalized) if expected is None else expected
     if value is None or expected is None:
-        return None
+        # Prose is no number, and algebra is slow to find that out.
+        return False if expected is not None and _LONG_WORD.search(normalized) else None
     if _is_percent(raw) != _is_percent(gold.text):
         part = Fraction(1, 100)
         alternatives = (value, value * part) if _is_percent(raw) else (value, value)

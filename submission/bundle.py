@@ -377,3 +377,13 @@ def install_commands(bundle: Path, environment: Path, python: str) -> list[list[
         [python, "-m", "venv", "--clear", "--without-pip", str(environment)],
         [*pip, "install", *offline, "-r", str(Path(bundle) / "requirements.txt")],
     ]
+
+
+def run_command(bundle: Path, python: Path) -> tuple[list[str], dict[str, str]]:
+    """The start of a command line that runs a bundle's own code, and the variables it needs.
+
+    The working folder is free (`-P` keeps it off the module path), so outputs need not go into the bundle,
+    which the contest mounts read-only.
+    """
+    variables = {"PYTHONPATH": str(bundle), "PYTHONDONTWRITEBYTECODE": "1"}
+    return [str(python), "-P", "-B", "-m", "submission", "--bundle", str(bundle)], variables

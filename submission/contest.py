@@ -149,12 +149,11 @@ class Contest:
         return self._known.get(problem_key(identifier, text), self._settings.rules.default_answer)
 
     async def close(self) -> None:
-        """End loading and the engine."""
+        """End loading and the engine. The journal stays open-ended: see `submission.serve.end_journal`."""
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             await asyncio.wait({self._loading}, timeout=1.0)
         await self._engine.close()
-        self._write("end")
         self._journal.close()
 
     def _note_sample(self, identifier: str, sample: Sample) -> None:

@@ -1,4 +1,4 @@
-"""Where a completion says its final answer. Linear in the text, whatever the text; used by `submission.answers`."""
+"""Where a completion says its final answer; in linear time on any text. See `submission.answers`."""
 
 import re
 from collections import deque
@@ -20,7 +20,8 @@ _BARE_BOX = re.compile(r"[^\s{}$]{1,200}")
 _NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))(?:\.[0-9]+)?")
 _FREE_NUMBER = re.compile(rf"(?<![a-zA-Z0-9_./]){_NUMBER.pattern}(?:/[0-9]+(?![0-9.]))?")
 _FORMULA = re.compile(
-    r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\(([^\n\\]*(?:\\[^)\n][^\n\\]*)*)\\\)|\\\[([^\\]*(?:\\[^\]][^\\]*)*)\\\]"
+    r"\$\$([^$]+)\$\$|\$([^$\n]+)\$"
+    r"|\\\(([^\n\\]*(?:\\[^)\n][^\n\\]*)*)\\\)|\\\[([^\\]*(?:\\[^\]][^\\]*)*)\\\]"
 )
 _NUMBER_THEN_WORDS = re.compile(
     rf"([$€£]?\s?{_NUMBER.pattern}\s?%?(?:\s(?:thousand|[mbt]r?illion)\b)?)(?=\s+[a-zA-Z(]{{2}}|,\s|\s?$)"
@@ -34,7 +35,7 @@ _ANCHOR_MARKS = {
     "A:": 0,
 }  # and how far before it an anchor starts
 _ANCHOR = re.compile(
-    r"(?:(?i:answer)[^\n.:=$]{0,60}?(?:[:=]|\b(?:is|are)\b|(?=\$|\\[(\[]))|答案[是为：:]{0,2}|####|A:)"
+    r"(?:(?i:answer)[^\n.:=$]{0,60}?(?:[:=]|\b(?:is|are)\b|(?=\$|\\[(\[]))|答案[是为\uff1a:]{0,2}|####|A:)"
     r"(?:[\s*_:=]|\b(?:therefore|thus|simply|just|approximately|about|equal to|given by|is)\b){0,40}"
 )
 _MATH_OPEN = re.compile(r"\$\$?|\\\(|\\\[")
@@ -101,7 +102,7 @@ def boxes(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def closing_brace(text: str, start: int, stop: int) -> int | None:
-    """Index of the brace that closes the one at `start`, looked for before `stop`; escaped braces don't count."""
+    """Index of the brace that closes the one at `start`, if before `stop`; escaped braces don't count."""
     depth = 0
     for token in _BRACES.finditer(text, start, stop):
         if token.group() == "{":

@@ -26,7 +26,7 @@ from submission.journal import read_journal
 from submission.problems import Problem
 from submission.report import write_report
 from submission.results import ContestResults, collect
-from submission.serve import continues
+from submission.serve import continues, end_journal
 from submission.setup import Setup
 
 # Engine processes get this long to end by themselves.
@@ -114,6 +114,7 @@ def run_contest(
             spent = elapsed()
             gateway.close()
     write_submission(outputs.submission, rows)
+    end_journal(outputs.journal)
     outcome = collect(
         ordered,
         rows,

@@ -1,8 +1,8 @@
 """Exact rational values of short arithmetic in LaTeX, without a computer algebra system.
 
-What it reads: decimals, repeating decimals, fractions, mixed numbers, + - * /, powers, factorials, binomials and
-perfect square roots. What it refuses: variables, inexact roots, and every number of over a thousand digits,
-before it is built.
+What it reads: decimals, repeating decimals, fractions, mixed numbers, + - * /, powers, factorials, binomials
+and perfect square roots. What it refuses: variables, inexact roots, and every number of over a thousand
+digits, before it is built.
 """
 
 import math
@@ -13,7 +13,7 @@ MAX_DIGITS = 1_000
 """Longer integers are not read: conversion is quadratic, and no contest asks for them."""
 
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:\\overline\{[0-9]+\})?|\\[a-z]+|[-+*/^!(){}%]")
-_PLAIN_INTEGER = re.compile(r"[+-]?[0-9]{1,%d}" % MAX_DIGITS)
+_PLAIN_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]{1,4})")
 _SCALE = re.compile(r"(.*[0-9])\s?(thousand|million|billion|trillion)", re.IGNORECASE)
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -49,7 +49,7 @@ class _Reader:
     """Recursive descent over one short arithmetic expression; every step keeps numbers below `_MAX_BITS`."""
 
     def __init__(self, text: str) -> None:
-        self.tokens = _TOKEN.findall(text)
+        self.tokens: list[str] = _TOKEN.findall(text)
         if sum(map(len, self.tokens)) != len(text.replace(" ", "")):
             raise _NotExactError
         self.tokens.append("")
@@ -62,11 +62,11 @@ class _Reader:
         return value
 
     def take(self, *wanted: str) -> str:
-        token = self.tokens[self.at]
-        if token not in wanted:
+        symbol = self.tokens[self.at]
+        if symbol not in wanted:
             return ""
         self.at += 1
-        return token
+        return symbol
 
     def group(self, opening: str = "{", closing: str = "}") -> Fraction:
         if not self.take(opening):
@@ -106,14 +106,14 @@ class _Reader:
         return base
 
     def atom(self) -> Fraction:
-        token = self.tokens[self.at]
-        if token == "(":
+        symbol = self.tokens[self.at]
+        if symbol == "(":
             value = self.group("(", ")")
-        elif token == "{":
+        elif symbol == "{":
             value = self.group()
-        elif token[:1].isdigit():
+        elif symbol[:1].isdigit():
             self.at += 1
-            value = _number(token)
+            value = _number(symbol)
             if self.tokens[self.at] == "\\frac":
                 value = _mixed(value, self.atom())
         elif self.take("\\frac"):

@@ -30,6 +30,7 @@ class Runtime:
         self._seconds_left = seconds_left
         self._loop = asyncio.new_event_loop()
         self._contest: Contest | None = None
+        self._open: set[concurrent.futures.Future[int]] = set()
         self._made = threading.Event()
         # A daemon: a hung engine must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, args=(make_contest,), name="contest", daemon=True)
@@ -58,17 +59,23 @@ class Runtime:
         if contest is None:
             return default
         future = asyncio.run_coroutine_threadsafe(contest.answer(identifier, text), self._loop)
+        self._open.add(future)
         try:
             return future.result(timeout=max(0.0, self._seconds_left()) + GRACE_SECONDS)
         except (Exception, concurrent.futures.CancelledError):
             log.exception("problem %s was given up from outside", identifier)
             future.cancel()
             return contest.fallback(identifier, text)
+        finally:
+            self._open.discard(future)
 
     def close(self, timeout: float = 30.0) -> None:
         """End the contest and its engine; idempotent."""
         if not self._thread.is_alive():
             return
+        # The gateway's threads must not sit out an answer that nobody waits for.
+        for future in list(self._open):
+            future.cancel()
         if self._contest is not None:
             try:
                 asyncio.run_coroutine_threadsafe(self._contest.close(), self._loop).result(timeout)

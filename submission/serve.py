@@ -43,6 +43,7 @@ def serve_organiser(setup: Setup | None, journal: Path, test_csv: Path | None) -
     organiser = find_organiser()
     with _predictor(setup, journal) as predict:
         serve(organiser, predict, test_csv)
+    end_journal(journal)
 
 
 def serve_rehearsal(setup: Setup, journal: Path, socket: Path) -> None:
@@ -113,6 +114,13 @@ def begin_journal(path: Path, setup: Setup) -> tuple[Known, Journal]:
         }
     )
     return known, journal
+
+
+def end_journal(path: Path) -> None:
+    """Mark the contest as over: its journal will not be continued."""
+    journal = Journal(path)
+    journal.write({"type": "end", "at": round(time.time(), 3)})
+    journal.close()
 
 
 def continues(records: Sequence[Mapping[str, Any]], setup: Setup) -> bool:

@@ -47,7 +47,7 @@ def resolve(bundle: Path | None, overrides: Sequence[str] = ()) -> Setup:
     """
     prm = _folder_from(PRM_VARIABLE)
     if bundle is None:
-        settings, notes = _with_engine(ContestSettings.load(None, overrides))
+        settings, notes = _checked(ContestSettings.load(None, overrides))
         model = _folder_from(MODEL_VARIABLE)
         if model is None and settings.engine.kind != "replay":
             raise ValueError(f"no model: give --bundle DIR, or a model's folder in {MODEL_VARIABLE}")
@@ -58,7 +58,7 @@ def resolve(bundle: Path | None, overrides: Sequence[str] = ()) -> Setup:
     if faults:
         shown = "; ".join(f"{fault.path} {fault.message}" for fault in faults[:5])
         raise ValueError(f"bundle {bundle} is not what was built ({len(faults)} faults): {shown}")
-    settings, notes = _with_engine(ContestSettings.load(opened.settings, overrides))
+    settings, notes = _checked(ContestSettings.load(opened.settings, overrides))
     about = opened.manifest.data.get("model")
     about = about if isinstance(about, dict) else {}
     name = str(about.get("name") or bundle.name)
@@ -79,8 +79,11 @@ def _folder_from(variable: str) -> Path | None:
     return folder
 
 
-def _with_engine(settings: ContestSettings) -> tuple[ContestSettings, tuple[str, ...]]:
+def _checked(settings: ContestSettings) -> tuple[ContestSettings, tuple[str, ...]]:
     """Where vllm is not installed, transformers serves instead: slower, and said so."""
+    recording = settings.engine.recording
+    if settings.engine.kind == "replay" and (recording is None or not recording.is_file()):
+        raise ValueError(f"engine.kind = 'replay': engine.recording {recording} is not a file of samples")
     if settings.engine.kind != "vllm" or importlib.util.find_spec("vllm") is not None:
         return settings, ()
     if importlib.util.find_spec("transformers") is None:

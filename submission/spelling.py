@@ -1,4 +1,4 @@
-r"""One canonical spelling for answers that differ only in how they are typed; used by `submission.answers`."""
+"""One canonical spelling for answers that differ only in how they are typed. See `submission.answers`."""
 
 import re
 import unicodedata
@@ -13,26 +13,14 @@ _SYMBOLS = str.maketrans(
         **dict.fromkeys("\u2212\u2012\u2013\u2014\ufe63\uff0d", "-"),
         **dict.fromkeys("\u2009\u202f\u00a0\u2007\u200a", " "),
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\x00", ""),
-        **dict.fromkeys("×✕", r"\times "),
+        **dict.fromkeys("\u00d7\u2715", r"\times "),
         **dict.fromkeys("·⋅∙", r"\cdot "),
-        **{
-            "÷": "/",
-            "π": r"\pi ",
-            "∞": r"\infty ",
-            "≤": r"\leq ",
-            "≥": r"\geq ",
-            "≠": r"\neq ",
-            "±": r"\pm ",
-        },
-        **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "√": r"\sqrt ", "≈": r"\approx "},
-        **{
-            "°": r"^\circ ",
-            "½": r"\frac{1}{2}",
-            "¼": r"\frac{1}{4}",
-            "¾": r"\frac{3}{4}",
-            "⅓": r"\frac{1}{3}",
-        },
-        **{"⅔": r"\frac{2}{3}", "。": ".", "€": "$", "£": "$", "¥": "$"},
+        **dict.fromkeys("€£¥", "$"),
+        **{"÷": "/", "±": r"\pm ", "≈": r"\approx ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq "},
+        **{"π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "°": r"^\circ ", "。": "."},
+        **{"\u222a": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset "},
+        **{"½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"},
+        **{"⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}"},
         **{digit: f"^{{{value}}}" for value, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
         **{digit: f"_{{{value}}}" for value, digit in enumerate("₀₁₂₃₄₅₆₇₈₉")},
     }
@@ -61,18 +49,24 @@ _TEXT_UNIT = re.compile(
     r"(?<=\S)\s?\\text\s?\{\s?(?!\s?(?:[ap]\.?\s?m\b|i\s?\}))[a-zA-Z][a-zA-Z ./-]*\}(?:\^\{?[0-9]\}?)?$"
 )
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|mbox)[a-z]*\s?\{([^{}]*)\}")
 _UNITS = (
     "cm|mm|km|dm|kg|mg|ft|yd|lbs?|oz|mph|kmph|hrs?|mins?|secs?|sq|cu|in|usd|rs|deg|mi|ml|cc|"
     "cents?|dollars?|inch(?:es)?|feet|foot|units?|degrees?|days?|hours?|years?|meters?|metres?|miles?|ways?"
 )
+_POWER = r"(?:\^\{?[0-9]\}?)?"
 _BARE_UNIT = re.compile(
-    rf"(?<=[0-9}}])(?:(?:\s(?!million|billion|trillion|thousand|hundred|dozen|score)[a-zA-Z-]{{4,}}){{1,4}}"
-    rf"|\s[gm](?:\^\{{?[0-9]\}}?)?|\s?(?:(?:square|cubic|sq\.?|cu\.?)\s)?(?:{_UNITS})(?:\s?/\s?[a-z]{{1,6}}|\sper\s[a-z]+)?(?:\^\{{?[0-9]\}}?)?)\.?$",
+    r"(?<=[0-9}])(?:"
+    r"(?:\s(?!million|billion|trillion|thousand|hundred|dozen|score)[a-zA-Z-]{4,}){1,4}"
+    rf"|\s[gm]{_POWER}"
+    rf"|\s?(?:(?:square|cubic|sq\.?|cu\.?)\s)?(?:{_UNITS})(?:\s?/\s?[a-z]{{1,6}}|\sper\s[a-z]+)?{_POWER}"
+    r")\.?$",
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(r"(?<=[0-9])\s?\^?\s?\{?\s?(?:\\text\s?\{\s?)?(?:st|nd|rd|th)\s?\}{0,2}$")
 _THOUSANDS = re.compile(
-    r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])|(?<![0-9.,] )(?<![0-9.,])[1-9][0-9]{0,2}(?: [0-9]{3})+(?! ?[0-9])"
+    r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])"
+    r"|(?<![0-9.,] )(?<![0-9.,])[1-9][0-9]{0,2}(?: [0-9]{3})+(?! ?[0-9])"
 )
 _DIGITS = re.compile(r"(?<![0-9.])(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?![0-9.]|\s?\\overline)")
 _ATOM = r"([0-9a-zA-Z]|\\pi(?![a-zA-Z]))"
@@ -126,6 +120,11 @@ def normalize(text: str) -> str:
     if choice:
         return choice.group(1)
     return text.lower() if _WORDS.fullmatch(text) else text
+
+
+def unwrap_text(text: str) -> str:
+    r"""Take words out of their LaTeX commands: "\text{The answer is } 42" becomes "The answer is  42"."""
+    return _TEXT_COMMAND.sub(r"\1", text)
 
 
 def _strip(text: str) -> str:

@@ -1,8 +1,9 @@
 """Symbolic equality of two answers, in worker processes that are killed when they overrun.
 
-Computer algebra on a model's text may run for ever or fill the memory (9^{9^9} is six characters), and neither
-a thread nor a signal handler ends it. So each comparison runs in a child process (`submission.symbolic_worker`)
-that speaks JSON lines over pipes: no pickle, no signals, callable from any thread.
+Computer algebra on a model's text may run for ever or fill the memory (9^{9^9} is seven characters), and
+neither a thread nor a signal handler ends it. So each comparison runs in a child process
+(`submission.symbolic_worker`) that speaks JSON lines over pipes: no pickle, no signals, callable from any
+thread.
 
 PR_SET_PDEATHSIG is left out: it fires when the *thread* that started the child ends, and any thread may start
 one. A child whose parent dies reads the end of its input, or hits its CPU limit first.
@@ -27,6 +28,7 @@ MAX_CHARS = 1_000
 START_SECONDS = 120.0
 """For a worker to import its libraries; seconds on an idle machine."""
 _MAX_REPLY = 65_536
+_WORKER_MODULE = "submission.symbolic_worker"
 
 
 class SymbolicChecker:
@@ -150,7 +152,7 @@ class _Worker:
         self.usable = True
         self._pending = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-B", "-P", "-m", "submission.symbolic_worker", str(timeout)],
+            [sys.executable, "-B", "-P", "-m", _WORKER_MODULE, str(timeout)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -167,7 +169,7 @@ class _Worker:
         except _WorkerDiedError:
             raise RuntimeError(
                 f"the symbolic worker ended at its start with exit code {self._process.wait()}; try "
-                f"`{sys.executable} -m submission.symbolic_worker 5`"
+                f"`{sys.executable} -m {_WORKER_MODULE} 5`"
             ) from None
         if "error" in reply:
             raise RuntimeError(f"the symbolic worker cannot start: {reply['error']}")

@@ -8,9 +8,9 @@ import sys
 
 # Hidden torch: transformers then lists its names in a third of the time, and no model class can be imported.
 _LIST_NAMES = """
-import json, sys
+import importlib, json, sys
 sys.modules["torch"] = None
-from transformers.models.auto import modeling_auto as auto
+auto = importlib.import_module("transformers.models.auto.modeling_auto")
 names = {model_type: [] for model_type in auto.CONFIG_MAPPING_NAMES}
 for mapping in (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
     for model_type, found in mapping.items():

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit.package.contents import Plan
-from kit.package.copying import check_space, write_all
+from kit.package.copying import Item, check_space, write_all
 from kit.package.notebook import json_bytes
 from kit.package.swap import check_output, replacing
 from submission.bundle import MANIFEST, Progress
@@ -28,6 +28,15 @@ def build(plan: Plan, out: Path, progress: Progress = lambda _: None) -> Built:
         ValueError: `out` holds something else, the disk is or gets full, or a source changed meanwhile.
     """
     out = Path(out).absolute()
+    try:
+        return _build(plan, out, progress)
+    except OSError as error:
+        raise ValueError(
+            f"bundle {out} cannot be written: {error}; an older one there is untouched"
+        ) from error
+
+
+def _build(plan: Plan, out: Path, progress: Progress) -> Built:
     check_output(out)
     _check_apart(plan, out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -35,8 +44,7 @@ def build(plan: Plan, out: Path, progress: Progress = lambda _: None) -> Built:
     with replacing(out) as folder:
         entries = write_all(plan.items, folder, progress)
         content = json_bytes({**plan.manifest, "files": [asdict(entry) for entry in entries]})
-        (folder / MANIFEST).write_bytes(content)
-        (folder / MANIFEST).chmod(0o644)
+        write_all([Item(MANIFEST, content, len(content))], folder, progress)
     sizes: dict[str, int] = {}
     for entry in entries:
         part = entry.path.split("/", maxsplit=1)[0] if "/" in entry.path else "other"

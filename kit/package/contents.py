@@ -41,11 +41,12 @@ def plan(
     house: Wheelhouse | None,
     *,
     kaggle_user: str | None = None,
+    model_note: str | None = None,
     root: Path = ROOT,
 ) -> Plan:
     """Decide every file of a bundle; the same input gives the same plan, byte for byte.
 
-    Without a wheelhouse the bundle has no wheels and says so.
+    Without a wheelhouse the bundle has no wheels and says so. `model_note` is shown in every run's report.
 
     Raises:
         ValueError: the Kaggle user is not a name, or the settings cannot be written as TOML.
@@ -89,6 +90,7 @@ def plan(
             "architecture": checkpoint.architecture,
             "model_type": checkpoint.model_type,
             "license": checkpoint.license,
+            "note": model_note,
         },
         "left_out": _notes([*checkpoint.left_out, *wheel_notes]),
     }
@@ -143,7 +145,7 @@ def _toml_value(value: object) -> str:
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """Revision of the checkout at `root` and whether it differs from that, or None where it is no checkout."""
+    """Revision of the checkout at `root` and whether files differ from it; None where it is no checkout."""
 
     def ask(*arguments: str) -> str | None:
         command = ["git", "--no-optional-locks", "-C", str(root), *arguments]

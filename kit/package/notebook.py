@@ -15,7 +15,7 @@ COMPETITIONS = {
 }
 """Slug of the competition for each shipped profile that has one."""
 MACHINES = {"aimo2": "NvidiaL4", "aimo3": "NvidiaH100"}
-"""The client's name of the contest's accelerator: without it the notebook gets whatever GPU is the default."""
+"""The client's name of the contest's accelerator: without it the notebook gets the default GPU."""
 
 
 def notebook() -> bytes:
@@ -26,23 +26,27 @@ def notebook() -> bytes:
     """
     import nbformat
 
-    cells = []
+    cells: list[dict[str, Any]] = []
     blocks = re.split(r"^# %%(.*)\n", TEMPLATE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     for number, (kind, body) in enumerate(zip(blocks[::2], blocks[1::2], strict=True)):
-        source = body.strip()
+        cell: dict[str, Any] = {"id": f"cell-{number}", "metadata": {}}
         if "[markdown]" in kind:
-            text = re.sub(r"^# ?", "", source, flags=re.MULTILINE)
-            cells.append(nbformat.v4.new_markdown_cell(text, id=f"cell-{number}"))
+            source = re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE)
+            cell |= {"cell_type": "markdown", "source": source}
         else:
-            cells.append(nbformat.v4.new_code_cell(source, id=f"cell-{number}"))
-    metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+            cell |= {"cell_type": "code", "source": body.strip(), "outputs": [], "execution_count": None}
+        cells.append(cell)
+    document = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "cells": cells,
     }
-    document = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     nbformat.validate(document)
-    text: str = nbformat.writes(document)
-    return text.encode("utf-8")
+    return json_bytes(document)
 
 
 def check_user(user: str | None) -> str:

@@ -1,0 +1,175 @@
+"""The organiser's package is never shipped, so a package of the same outer shape stands in for it here.
+
+It was written from the facts in the docstrings below; `AIMO_KAGGLE_EVALUATION` names a folder that holds
+the real `kaggle_evaluation`, where somebody has it, and the last test then runs against that.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from submission.gateway.organiser import find_organiser
+
+SERVER = '''
+"""A stand-in: imports its gateway by its bare name and refuses lambdas and bound methods, as the original."""
+import os, sys
+import {flavour}_gateway
+
+
+class {name}:
+    def __init__(self, *listeners):
+        (predict,) = listeners
+        if predict.__name__ == "<lambda>" or hasattr(predict, "__self__"):
+            raise ValueError("Functions passed as endpoint listeners must be named")
+        self.predict = predict
+
+    def serve(self):
+        assert os.environ["KAGGLE_IS_COMPETITION_RERUN"]
+        {flavour}_gateway.run(self.predict, None)
+
+    def run_local_gateway(self, data_paths=None):
+        {flavour}_gateway.run(self.predict, data_paths)
+'''
+GATEWAY = '''
+from pathlib import Path
+import polars as pl
+
+
+def run(predict, data_paths):
+    path = data_paths[0] if data_paths else Path(__file__).parent.parent / "test.csv"
+    frames = [predict(*row.get_columns()) for row in pl.read_csv(path).iter_slices(1)]
+    assert all(frame.shape == (1, 2) for frame in frames)
+    pl.concat(frames).write_parquet("submission.parquet")
+'''
+
+
+def make_package(folder: Path, flavour: str, name: str) -> Path:
+    package = folder / "kaggle_evaluation"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / f"{flavour}_inference_server.py").write_text(SERVER.format(flavour=flavour, name=name))
+    (package / f"{flavour}_gateway.py").write_text(GATEWAY)
+    (folder / "test.csv").write_text("id,problem\nx1,What is 1+1?\nx2,What is 2+2?\n")
+    return folder
+
+
+def recording(path: Path) -> Path:
+    lines = [
+        f'{{"type": "sample", "id": "x{n}", "text": "\\\\boxed{{{2 * n}}}", "tokens": 9, "seconds": 0.2, "finish": "stop"}}'
+        for n in (1, 2)
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def serve(folder: Path, work: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    code = f"""
+    import sys
+    from pathlib import Path
+    import submission.gateway.organiser as organiser
+    organiser.INPUT = Path({str(folder)!r})
+    from submission.__main__ import app
+    from submission.cli import run
+    sys.argv = ["submission", "--serve", "--set", "engine.kind=replay", "--set", "engine.recording={work}/r.jsonl"]
+    run(app)
+    """
+    recording(work / "r.jsonl")
+    base = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE")}
+    root = str(Path(__file__).parents[3])
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**base, "PYTHONPATH": root, **environment},
+        cwd=work,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "flavour", "name"),
+    [
+        ("competitions/ai-mathematical-olympiad-progress-prize-3", "aimo_3", "AIMO3InferenceServer"),
+        ("ai-mathematical-olympiad-progress-prize-2", "aimo_2", "AIMO2InferenceServer"),
+    ],
+)
+@pytest.mark.parametrize("rerun", [False, True])
+def test_both_flavours_are_found_and_served(
+    tmp_path: Path, layout: str, flavour: str, name: str, rerun: bool
+) -> None:
+    make_package(tmp_path / "input" / layout, flavour, name)
+    work = tmp_path / "working"
+    work.mkdir()
+    done = serve(tmp_path / "input", work, **({"KAGGLE_IS_COMPETITION_RERUN": "1"} if rerun else {}))
+    assert done.returncode == 0, done.stderr
+    frame = pl.read_parquet(work / "submission.parquet")
+    assert frame.to_dicts() == [{"id": "x1", "answer": 2}, {"id": "x2", "answer": 4}]
+
+
+def test_newest_flavour_first(tmp_path: Path) -> None:
+    make_package(tmp_path / "a", "aimo_2", "AIMO2InferenceServer")
+    package = tmp_path / "a" / "kaggle_evaluation" / "aimo_3_inference_server.py"
+    package.write_text("")
+    assert find_organiser([tmp_path]).flavour == "aimo_3"
+
+
+def test_a_missing_package_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="add the competition as a data source") as caught:
+        find_organiser([tmp_path])
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_missing_package_is_exit_2_without_traceback(tmp_path: Path) -> None:
+    done = serve(tmp_path, tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_broken_bundle_fails_at_commit_time_and_gives_defaults_in_the_rerun(tmp_path: Path) -> None:
+    make_package(tmp_path / "input", "aimo_3", "AIMO3InferenceServer")
+    work = tmp_path / "w"
+    work.mkdir()
+    broken = {"AIMO_TEST": "1"}
+    code = f"""
+import sys
+from pathlib import Path
+import submission.gateway.organiser as organiser
+organiser.INPUT = Path({str(tmp_path / "input")!r})
+from submission.__main__ import app
+from submission.cli import run
+sys.argv = ["submission", "--serve", "--bundle", {str(tmp_path / "no-bundle")!r}]
+run(app)
+"""
+    root = str(Path(__file__).parents[3])
+
+    def go(**more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **broken, "PYTHONPATH": root, **more},
+            cwd=work,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    commit = go()
+    assert commit.returncode == 2 and "Traceback" not in commit.stderr
+    rerun = go(KAGGLE_IS_COMPETITION_RERUN="1")
+    assert rerun.returncode == 0, rerun.stderr
+    assert pl.read_parquet(work / "submission.parquet")["answer"].to_list() == [0, 0]
+
+
+def test_the_real_package_where_somebody_has_it(tmp_path: Path) -> None:
+    folder = os.environ.get("AIMO_KAGGLE_EVALUATION")
+    if not folder:
+        pytest.skip("AIMO_KAGGLE_EVALUATION does not name a folder with the organiser's kaggle_evaluation")
+    (tmp_path / "input").symlink_to(folder)
+    (tmp_path / "test.csv").write_text("id,problem\nx1,What is 1+1?\nx2,What is 2+2?\n")
+    done = serve(tmp_path / "input", tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,188 @@
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from submission.contest import Contest, Known, problem_key, read_known
+from submission.engines.base import EngineError
+from submission.engines.replay import Recorded, ReplayEngine
+from submission.gateway.predict import make_predict
+from submission.journal import Journal, read_journal
+from submission.settings import BudgetSettings, ContestRules, ContestSettings, SolverSettings
+from tests.submission.virtual import boxed, run_virtual
+
+
+def make_settings(**rules: Any) -> ContestSettings:
+    return ContestSettings(
+        rules=ContestRules(**{"time_limit": 1000.0, "expected_problems": 2, **rules}),
+        budget=BudgetSettings(reserve=50, floor=100, cap=400),
+        solver=SolverSettings(num_agents=2, agree=2),
+    )
+
+
+async def play(contest: Contest, problems: list[tuple[str, str]]) -> list[int]:
+    contest.start()
+    answers = [await contest.answer(identifier, text) for identifier, text in problems]
+    await contest.close()
+    return answers
+
+
+def make_contest(
+    recording: dict[str, list[Recorded]],
+    journal: Path | None = None,
+    known: Known | None = None,
+    settings: ContestSettings | None = None,
+    **engine: Any,
+) -> Contest:
+    return Contest(
+        settings or make_settings(),
+        ReplayEngine(recording, **engine),
+        Journal(journal),
+        lambda: asyncio.get_running_loop().time(),
+        known,
+    )
+
+
+def test_answers_and_journal(tmp_path: Path) -> None:
+    recording = {"a": [boxed(3, 10), boxed(3, 20)], "b": [boxed(4, 10), boxed(5, 30)]}
+    contest = make_contest(recording, tmp_path / "j.jsonl", load_seconds=30)
+    answers, spent = run_virtual(play(contest, [("a", "A?"), ("b", "B?")]))
+    # 30 s to load, 20 s until two agree on a, 30 s until both samples of b are in.
+    assert (answers, spent) == ([3, 4], 80)
+    records = read_journal(tmp_path / "j.jsonl").records
+    kinds = [record["type"] for record in records]
+    assert kinds.count("sample") == 4 and kinds.count("answer") == 2
+    assert [record["elapsed"] for record in records if record["type"] == "ready"] == [30]
+    # Load time is nobody's: 1000 - 50 - 30 available, 100 kept for the other, capped at 400.
+    assert [record["seconds"] for record in records if record["type"] == "budget"] == [400, 400]
+
+
+def test_a_restarted_contest_answers_known_problems_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    recording = {"a": [boxed(3, 10)], "b": [boxed(4, 10)]}
+    run_virtual(play(make_contest(recording, path), [("a", "A?")]))
+    known = read_known(path, 0, 99_999)
+    # The id alone is not enough: another statement under a known id is another problem.
+    again = make_contest({"a": [boxed(9, 10)], "b": [boxed(4, 10)]}, path, known)
+    answers, spent = run_virtual(play(again, [("a", "A?"), ("b", "B?"), ("a", "another A?")]))
+    assert (answers, spent) == ([3, 4, 9], 20)
+
+
+def test_an_engine_that_does_not_start_still_answers(tmp_path: Path) -> None:
+    class Broken(ReplayEngine):
+        async def start(self) -> None:
+            raise EngineError("no GPU")
+
+    contest = Contest(
+        make_settings(default_answer=7),
+        Broken({}),
+        Journal(tmp_path / "j.jsonl"),
+        lambda: asyncio.get_running_loop().time(),
+    )
+    answers, _ = run_virtual(play(contest, [("a", "A?"), ("b", "B?")]))
+    assert answers == [7, 7]
+    faults = [record for record in read_journal(tmp_path / "j.jsonl").records if record["type"] == "fault"]
+    assert faults[0]["error"] == "EngineError: no GPU"
+
+
+def test_an_engine_that_never_finishes_loading_costs_no_overrun() -> None:
+    contest = make_contest({"a": [boxed(1, 1)]}, load_seconds=1e9)
+    answers, spent = run_virtual(play(contest, [("a", "A?"), ("b", "B?")]))
+    # close() gives the loading a second to let go.
+    assert answers == [0, 0] and spent <= 951
+
+
+def test_a_fault_in_the_solver_costs_its_problem_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    contest = make_contest({"a": [boxed(1, 1)], "b": [boxed(2, 1)]})
+    solve = contest._solver.solve
+
+    async def broken(key: str, *rest: Any, **named: Any) -> Any:
+        if key == "a":
+            raise RuntimeError("unforeseen")
+        return await solve(key, *rest, **named)
+
+    monkeypatch.setattr(contest._solver, "solve", broken)
+    assert run_virtual(play(contest, [("a", "A?"), ("b", "B?")]))[0] == [0, 2]
+
+
+def test_keys_tell_problems_apart() -> None:
+    assert problem_key("a", "bc") != problem_key("ab", "c")
+    assert problem_key("a", "lone \ud800 surrogate")
+
+
+recorded = st.builds(
+    Recorded,
+    text=st.sampled_from(
+        ["\\boxed{1}", "\\boxed{2}", "\\boxed{123456}", "\\boxed{-1}", "no answer", "", "\\boxed{1.5}", "\\boxed{"]
+    ),
+    tokens=st.integers(0, 1000),
+    seconds=st.floats(0, 400),
+    error=st.sampled_from(["", "", "", "engine died"]),
+)
+contests = st.fixed_dictionaries(
+    {
+        "limit": st.floats(1, 2000),
+        "reserve": st.floats(0, 300),
+        "floor": st.floats(0, 300),
+        "cap": st.floats(0.5, 1000),
+        "expected": st.integers(0, 12),
+        "agents": st.integers(1, 6),
+        "attempts": st.none() | st.integers(1, 9),
+        "agree": st.none() | st.integers(1, 4),
+        "speed": st.floats(0.1, 10),
+        "load": st.floats(0, 500),
+        "recording": st.dictionaries(
+            st.sampled_from("abcdefgh"), st.lists(recorded, min_size=1, max_size=9), max_size=8
+        ),
+        "order": st.lists(st.sampled_from("abcdefghxyz"), max_size=12),
+        "pause": st.lists(st.floats(0, 30), min_size=12, max_size=12),
+    }
+)
+
+
+@given(contests)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_thousand_contests_keep_their_time_and_answer_everything(case: dict[str, Any]) -> None:
+    rules = ContestRules(time_limit=case["limit"], expected_problems=case["expected"])
+    contest = Contest(
+        ContestSettings(
+            rules=rules,
+            budget=BudgetSettings(reserve=case["reserve"], floor=case["floor"], cap=case["cap"]),
+            solver=SolverSettings(num_agents=case["agents"], max_attempts=case["attempts"], agree=case["agree"]),
+        ),
+        ReplayEngine(case["recording"], speed=case["speed"], load_seconds=case["load"]),
+        Journal(None),
+        lambda: asyncio.get_running_loop().time(),
+    )
+    times: list[tuple[float, float]] = []
+    answers: list[int] = []
+
+    async def play_all() -> None:
+        contest.start()
+        for name, pause in zip(case["order"], case["pause"], strict=False):
+            begun = asyncio.get_running_loop().time()
+            value = await contest.answer(name, f"problem {name}")
+            times.append((begun, asyncio.get_running_loop().time()))
+            predict = make_predict(lambda *_, value=value: value, rules.answer_min, rules.answer_max, 0)
+            frame = predict(name, name)
+            assert frame.shape == (1, 2)
+            answers.append(frame["answer"][0])
+            await asyncio.sleep(pause)  # the gateway's own time
+        await contest.close()
+
+    run_virtual(play_all())
+    assert len(answers) == len(case["order"])
+    assert all(isinstance(answer, int) and 0 <= answer <= 99_999 for answer in answers)
+    # A call ends within the limit; one that the gateway sends after it is answered at once.
+    assert all(end <= max(begun, case["limit"]) for begun, end in times)
+
+
+def test_journal_lines_are_json_even_with_nan(tmp_path: Path) -> None:
+    contest = make_contest({"a": [boxed(3, 1)]}, tmp_path / "j.jsonl")
+    run_virtual(play(contest, [("a", "A?")]))
+    for line in (tmp_path / "j.jsonl").read_text(encoding="ascii").splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in the journal"))

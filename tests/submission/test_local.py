@@ -1,0 +1,194 @@
+"""Local contests in two real processes, with recorded samples in the model's place."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from submission.engines.replay import Recorded, write_recording
+from submission.journal import read_journal
+from tests.submission.virtual import boxed
+
+ROOT = Path(__file__).parents[2]
+
+
+class Contest:
+    """A folder with problems and recorded samples, and the command that plays them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out = folder / "out" / "submission.parquet"
+        self.problems = folder / "problems.csv"
+        self.problems.write_text("id,problem,answer\na,What is 1+1?,2\nb,What is 2+2?,4\nc,What is 3+3?,7\n")
+        self.record({"a": [boxed(2, 0.2)], "b": [boxed(4, 0.2), boxed(5, 0.3)], "c": [boxed(6, 0.1)]})
+
+    def record(self, recording: dict[str, list[Recorded]]) -> None:
+        write_recording(self.folder / "samples.jsonl", recording)
+
+    def command(self, *options: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "submission", "--problems", str(self.problems), "--out", str(self.out)),
+            *("--time-limit", "60", "--num-agents", "2", "--set", "engine.kind=replay"),
+            *("--set", f"engine.recording={self.folder / 'samples.jsonl'}", *options),
+        ]
+
+    def run(self, *options: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
+        return subprocess.run(
+            self.command(*options),
+            env=environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def journal(self) -> list[dict[str, object]]:
+        return read_journal(self.out.with_suffix("").with_name("submission.journal.jsonl")).records
+
+
+@pytest.fixture
+def contest(tmp_path: Path) -> Contest:
+    return Contest(tmp_path)
+
+
+def test_a_whole_contest(contest: Contest) -> None:
+    done = contest.run()
+    assert done.returncode == 0, done.stderr
+    frame = pl.read_parquet(contest.out)
+    assert frame.to_dicts() == [{"id": "a", "answer": 2}, {"id": "b", "answer": 4}, {"id": "c", "answer": 6}]
+    assert frame.schema["answer"] == pl.Int64
+    assert "score 2 of 3" in done.stdout
+    report = (contest.folder / "out" / "submission.report.html").read_text(encoding="utf-8")
+    assert "2 / 3" in report and "What is 3+3?" in report
+    assert "http" not in report.replace("http-equiv", "")  # nothing is fetched
+
+
+def test_csv_output_and_another_order(contest: Contest) -> None:
+    contest.out = contest.folder / "s.csv"
+    assert contest.run("--shuffle", "1").returncode == 0
+    frame = pl.read_csv(contest.out)
+    assert sorted(frame["id"].to_list()) == ["a", "b", "c"] != frame["id"].to_list()
+
+
+def test_hostile_model_text_is_escaped_in_the_report(contest: Contest) -> None:
+    contest.record({name: [Recorded("<script>alert(1)</script>\ud800 \\boxed{2}", 5, 0.1)] for name in "abc"})
+    assert contest.run().returncode == 0
+    report = (contest.folder / "out" / "submission.report.html").read_text(encoding="utf-8")
+    assert "<script>" not in report and "&lt;script&gt;" in report
+
+
+def test_a_run_in_which_nothing_answered_says_so_loudly(contest: Contest) -> None:
+    contest.record({name: [Recorded("no idea", 5, 0.1)] for name in "abc"})
+    done = contest.run()
+    assert done.returncode == 0 and "NO MODEL ANSWERED" in done.stdout
+    assert pl.read_parquet(contest.out)["answer"].to_list() == [0, 0, 0]
+
+
+def test_a_killed_server_ends_the_run_and_the_same_command_continues(contest: Contest) -> None:
+    contest.record({"a": [boxed(2, 0.1)], "b": [boxed(4, 30)], "c": [boxed(6, 0.1)]})
+    with subprocess.Popen(
+        contest.command(),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=contest.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not any(r["type"] == "problem" and r["id"] == "b" for r in contest.journal()):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        (server,) = psutil.Process(process.pid).children()
+        server.send_signal(signal.SIGKILL)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "SERVER_CONNECTION_FAILED" in stderr
+    assert not contest.out.exists()
+    # The engine is faster now and would answer 9 to `a`: the known answer stands.
+    contest.record({"a": [boxed(9, 0.1)], "b": [boxed(4, 0.1)], "c": [boxed(6, 0.1)]})
+    done = contest.run()
+    assert done.returncode == 0 and "1 answers known" in done.stdout
+    assert pl.read_parquet(contest.out)["answer"].to_list() == [2, 4, 6]
+    # A finished contest is not continued: the next one starts afresh.
+    assert contest.run().returncode == 0
+    assert pl.read_parquet(contest.out)["answer"].to_list() == [9, 4, 6]
+
+
+def test_no_process_outlives_a_killed_gateway(contest: Contest) -> None:
+    contest.record({name: [boxed(2, 30)] for name in "abc"})
+    process = subprocess.Popen(
+        contest.command(),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=contest.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not any(record["type"] == "problem" for record in contest.journal()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    (server,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    server.wait(timeout=30)
+    assert not server.is_running()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--time-limit", "0"], "rules.time_limit"),
+        (["--time-limit", "-3"], "rules.time_limit"),
+        (["--set", "solver.num_agnts=3"], "did you mean 'num_agents'"),
+        (["--set", "solver"], "key=value"),
+        (["--out", "result.txt"], ".parquet or .csv"),
+        (["--out", "/proc/nowhere/s.parquet"], "cannot write there"),
+        (["--bundle", "no-such-bundle"], "no-such-bundle"),
+        (["--problems", "no-such.csv"], "no-such.csv"),
+        (["--set", "engine.recording=none.jsonl"], "none.jsonl"),
+    ],
+)
+def test_bad_input_is_one_clear_line_before_work_starts(contest: Contest, options: list[str], message: str) -> None:
+    done = contest.run(*options)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not contest.out.exists()
+
+
+def test_help_names_every_use(contest: Contest) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "submission", "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    for word in ("--bundle", "--problems", "--serve", "--time-limit", "solve"):
+        assert word in done.stdout
+
+
+def test_solve_writes_its_samples(contest: Contest) -> None:
+    contest.record({"problem": [boxed(1, 0.1), boxed(1, 0.2)]})
+    command = [sys.executable, "-m", "submission", "solve", "What is 7^2024 mod 1000?"]
+    command += ["--num-agents", "2", "--output-file", "out.json", "--set", "engine.kind=replay"]
+    command += ["--set", "engine.recording=samples.jsonl"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=contest.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "votes 1: 2" in done.stdout
+    assert '"answer": 1' in (contest.folder / "out.json").read_text(encoding="utf-8")
