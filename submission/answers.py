@@ -150,16 +150,21 @@ def equal(prediction: str, gold: Gold, checker: "SymbolicChecker | None" = None)
     plain = prediction.strip()
     if gold.integer is not None and _PLAIN_INTEGER.fullmatch(plain):
         return int(plain) == gold.integer
-    if len(plain) > MAX_ANSWER_CHARS or "boxed" in plain or "nswer" in plain:
+    normalized = _short_normalized(plain)
+    if normalized != gold.normalized and (not normalized or "boxed" in plain or "nswer" in plain):
         found = extract(plain if "boxed" in plain else unwrap_text(plain))
         plain = found.text if found else plain
-    normalized = normalize(plain) if len(plain) <= MAX_ANSWER_CHARS else ""
+        normalized = _short_normalized(plain)
     if not normalized or normalized == gold.normalized:
         return bool(normalized)
     decided = _decide(normalized, plain, gold)
     if decided is None:
         decided = checker is not None and checker.equal(normalized, gold.normalized)
     return decided
+
+
+def _short_normalized(text: str) -> str:
+    return normalize(text) if len(text) <= MAX_ANSWER_CHARS else ""
 
 
 def check(

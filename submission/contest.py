@@ -17,6 +17,7 @@ from typing import Any
 from submission.budget import Budget
 from submission.engines.base import Engine
 from submission.journal import Journal, read_journal
+from submission.scoring import Scorer
 from submission.settings import ContestSettings
 from submission.solver import Sample, Solution, Solver
 
@@ -62,6 +63,7 @@ class Contest:
         journal: gets one line a fact.
         elapsed: seconds since the contest began.
         known: what an earlier process had already answered.
+        scorer: breaks ties of the vote; a contest whose scorer does not start goes on without it.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Contest:
         journal: Journal,
         elapsed: Callable[[], float],
         known: Known | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -88,6 +91,7 @@ class Contest:
             cap=budget.cap,
             expected_problems=rules.expected_problems or None,
         )
+        self._scorer = scorer
         self._solver = Solver(engine, settings.solver, rules)
 
     def start(self) -> None:
@@ -104,8 +108,19 @@ class Contest:
             message = f"{type(error).__name__}: {error}"
             self._write("fault", what="engine did not start", error=message)
             return message
+        if self._scorer is not None:
+            await self._start_scorer(self._scorer)
         self._write("ready")
         return ""
+
+    async def _start_scorer(self, scorer: Scorer) -> None:
+        try:
+            await scorer.start()
+        except Exception as error:
+            log.exception("the PRM did not start")
+            self._write("fault", what="PRM did not start", error=f"{type(error).__name__}: {error}")
+        else:
+            self._solver = Solver(self._engine, self._settings.solver, self._settings.rules, scorer)
 
     async def answer(self, identifier: str, text: str) -> int:
         """Answer one problem. Never raises (but for cancellation) and never leaves the contest's range."""
@@ -168,6 +183,7 @@ class Contest:
             # A NaN from a broken model must not reach a file that others parse, nor a vote.
             logprob=sample.logprob if math.isfinite(sample.logprob) else None,
             error=sample.error,
+            prm_score=sample.prm_score,
             text=sample.text,
         )
 

@@ -18,7 +18,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"[^\s{}$]{1,200}")
 _NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))(?:\.[0-9]+)?")
-_FREE_NUMBER = re.compile(rf"(?<![a-zA-Z0-9_./]){_NUMBER.pattern}(?:/[0-9]+(?![0-9.]))?")
+_FREE_NUMBER = re.compile(rf"(?<![a-zA-Z0-9_./]){_NUMBER.pattern}(?:/[0-9]+(?!\.?[0-9]))?")
 _FORMULA = re.compile(
     r"\$\$([^$]+)\$\$|\$([^$\n]+)\$"
     r"|\\\(([^\n\\]*(?:\\[^)\n][^\n\\]*)*)\\\)|\\\[([^\\]*(?:\\[^\]][^\\]*)*)\\\]"

@@ -21,6 +21,7 @@ from submission.gateway.rehearsal import start_server
 from submission.journal import Journal, read_journal
 from submission.offline import go_offline
 from submission.runtime import Runtime
+from submission.scoring import PrmScorer
 from submission.settings import ContestRules
 from submission.setup import Setup
 
@@ -77,7 +78,8 @@ def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any
 
     def contest() -> Contest:
         engine = make_engine(setup.settings.engine, setup.model)
-        return Contest(setup.settings, engine, lines, elapsed, known)
+        scorer = PrmScorer(setup.prm) if setup.prm else None
+        return Contest(setup.settings, engine, lines, elapsed, known, scorer)
 
     runtime = Runtime(contest, lambda: rules.time_limit - elapsed())
 

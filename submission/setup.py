@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submission.bundle import Bundle, quick_check
+from submission.scoring import check_prm
 from submission.settings import ContestSettings
 
 MODEL_VARIABLE = "MATH_MODEL_PATH"
@@ -46,6 +47,8 @@ def resolve(bundle: Path | None, overrides: Sequence[str] = ()) -> Setup:
         ValueError: no model is named, the bundle is damaged, or a setting is wrong.
     """
     prm = _folder_from(PRM_VARIABLE)
+    if prm is not None:
+        check_prm(prm)
     if bundle is None:
         settings, notes = _checked(ContestSettings.load(None, overrides))
         model = _folder_from(MODEL_VARIABLE)

@@ -12,6 +12,7 @@ from submission.engines import make_engine
 from submission.engines.base import EngineError
 from submission.files import write_text
 from submission.offline import go_offline
+from submission.scoring import PrmScorer
 from submission.setup import Setup
 from submission.solver import Sample, Solution, Solver
 
@@ -49,11 +50,14 @@ def solve_one(
 
 async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -> Solution:
     engine = make_engine(setup.settings.engine, setup.model)
+    scorer = PrmScorer(setup.prm) if setup.prm else None
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"loading {setup.name}")
         await engine.start()
         try:
+            if scorer is not None:
+                await scorer.start()
             answers: list[int | None] = []
 
             def note(sample: Sample) -> None:
@@ -61,7 +65,7 @@ async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -
                 progress.update(task, description=_describe(answers))
 
             progress.update(task, description="sampling")
-            solver = Solver(engine, setup.settings.solver, setup.settings.rules)
+            solver = Solver(engine, setup.settings.solver, setup.settings.rules, scorer)
             return await solver.solve("problem", text, time_limit, note)
         finally:
             progress.update(task, description="ending the engine")
@@ -90,6 +94,7 @@ def _as_json(setup: Setup, text: str, solution: Solution) -> dict[str, object]:
                 "seconds": round(sample.seconds, 3),
                 "finish": sample.finish,
                 "error": sample.error,
+                "prm_score": sample.prm_score,
                 "text": sample.text,
             }
             for sample in solution.samples

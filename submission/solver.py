@@ -5,6 +5,8 @@ sample had already put in a box still votes; without any vote the default answer
 """
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -13,8 +15,11 @@ from typing import Literal, cast
 
 from submission.answers import contest_answer
 from submission.engines.base import Engine, Message, SampleRequest, Sampling
+from submission.scoring import Scorer
 from submission.settings import ContestRules, SolverSettings
 from submission.votes import decided, leader, tally
+
+log = logging.getLogger(__name__)
 
 # How long cut-off samples may take to let go of the engine before they are left to themselves.
 ABORT_SECONDS = 1.0
@@ -34,6 +39,7 @@ class Sample:
     answer: int | None = None
     finish: Literal["running", "stop", "length", "aborted", "error"] = "running"
     error: str = ""
+    prm_score: float | None = None
     pieces: list[str] = field(default_factory=list, repr=False)
 
 
@@ -61,10 +67,13 @@ class Solution:
 class Solver:
     """Solves problems with one engine under one contest's rules."""
 
-    def __init__(self, engine: Engine, settings: SolverSettings, rules: ContestRules) -> None:
+    def __init__(
+        self, engine: Engine, settings: SolverSettings, rules: ContestRules, scorer: Scorer | None = None
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._rules = rules
+        self._scorer = scorer
 
     async def solve(
         self, key: str, text: str, seconds: float, on_sample: Callable[[Sample], None] = lambda _: None
@@ -88,6 +97,8 @@ class Solver:
                 stopped = await run.until_decided(begun + seconds)
             finally:
                 await run.abort_rest()
+            if self._scorer is not None:
+                await run.score(self._scorer, text, begun + seconds)
         return run.solution(loop.time() - begun, stopped)
 
 
@@ -210,6 +221,22 @@ class _Run:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ABORT_SECONDS)
 
+    async def score(self, scorer: Scorer, text: str, deadline: float) -> None:
+        """Score every sample that answered, if the time allows; a scorer that fails changes nothing."""
+        loop = asyncio.get_running_loop()
+        answered = [sample for sample in self._samples if sample.answer is not None]
+        left = deadline - loop.time()
+        if len({sample.answer for sample in answered}) < 2 or left <= 0:
+            return
+        try:
+            scores = await asyncio.wait_for(scorer.score(text, [sample.text for sample in answered]), left)
+        except Exception:  # TimeoutError included
+            log.exception("no PRM scores for %s", self._key)
+            return
+        for sample, value in zip(answered, scores, strict=True):
+            # A NaN from a broken model must not decide anything.
+            sample.prm_score = value if math.isfinite(value) else None
+
     def solution(self, seconds: float, stopped: str) -> Solution:
         """Count the votes. When the time ran out, the boxes of cut-off samples count as well."""
         votes = [sample.answer for sample in self._finished]
@@ -217,7 +244,7 @@ class _Run:
         if stopped == "time out":
             done = {sample.attempt for sample in self._finished}
             votes += [sample.answer for sample in self._samples if sample.attempt not in done]
-        answer = leader(votes)
+        answer = leader(votes, self._prm_means())
         if answer is None:
             answer, source = self._rules.default_answer, "default"
         return Solution(
@@ -228,3 +255,10 @@ class _Run:
             seconds=seconds,
             stopped=stopped,
         )
+
+    def _prm_means(self) -> dict[int, float]:
+        scores: dict[int, list[float]] = {}
+        for sample in self._samples:
+            if sample.answer is not None and sample.prm_score is not None:
+                scores.setdefault(sample.answer, []).append(sample.prm_score)
+        return {answer: sum(values) / len(values) for answer, values in scores.items()}

@@ -51,7 +51,7 @@ _TEXT_UNIT = re.compile(
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|mbox)[a-z]*\s?\{([^{}]*)\}")
 _UNITS = (
-    "cm|mm|km|dm|kg|mg|ft|yd|lbs?|oz|mph|kmph|hrs?|mins?|secs?|sq|cu|in|usd|rs|deg|mi|ml|cc|"
+    "m/s|cm|mm|km|dm|kg|mg|ft|yd|lbs?|oz|mph|kmph|hrs?|mins?|secs?|sq|cu|in|usd|rs|deg|mi|ml|cc|"
     "cents?|dollars?|inch(?:es)?|feet|foot|units?|degrees?|days?|hours?|years?|meters?|metres?|miles?|ways?"
 )
 _POWER = r"(?:\^\{?[0-9]\}?)?"

@@ -4,8 +4,9 @@ A vote of None is a sample without an answer: it counts as finished, but for nob
 "Self-Consistency Improves Chain of Thought Reasoning" (the plain majority vote).
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def tally(votes: Sequence[int | None]) -> list[tuple[int, int]]:
@@ -14,10 +15,17 @@ def tally(votes: Sequence[int | None]) -> list[tuple[int, int]]:
     return Counter(vote for vote in votes if vote is not None).most_common()
 
 
-def leader(votes: Sequence[int | None]) -> int | None:
-    """The answer with the most votes, the earliest among equals; None without any vote."""
+def leader(votes: Sequence[int | None], scores: Mapping[int, float] | None = None) -> int | None:
+    """The answer with the most votes; None without any vote.
+
+    Equal counts are decided by `scores` (higher is better, absent is least), then by the first arrival.
+    """
     ranked = tally(votes)
-    return ranked[0][0] if ranked else None
+    if not ranked:
+        return None
+    most = ranked[0][1]
+    tied = [answer for answer, count in ranked if count == most]
+    return max(tied, key=lambda answer: (scores or {}).get(answer, -math.inf))
 
 
 def decided(votes: Sequence[int | None], max_attempts: int, agree: int | None) -> str | None:

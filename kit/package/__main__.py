@@ -1,7 +1,9 @@
 """Make a checkpoint into an offline contest bundle, verify one, or rehearse its install and one problem.
 
 python -m kit.package --model DIR --out bundles/aimo --profile aimo3
+
 python -m kit.package verify bundles/aimo
+
 python -m kit.package rehearse bundles/aimo
 """
 
@@ -33,7 +35,7 @@ from submission import bundle
 from submission.cli import run
 from submission.settings import ContestSettings, profile_path
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 console = Console(stderr=True, soft_wrap=True)
 DEFAULT_MODEL_NOTE = (
     "This is the kit's default model (135M parameters): it proves that the whole way works, but it solves "
@@ -41,7 +43,7 @@ DEFAULT_MODEL_NOTE = (
 )
 
 
-@app.callback(invoke_without_command=True, help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@app.callback(invoke_without_command=True, help=__doc__)
 def package(
     context: typer.Context,
     model: Annotated[
@@ -172,12 +174,12 @@ def _show_built(built: Built, planned: Plan, out: Path) -> None:
         console.print("NOTE: the checkpoint states no licence; contests ask for one.", style="yellow")
     if not planned.manifest["wheels"]:
         console.print("NOTE: built without wheels: it cannot be installed or rehearsed.", style="yellow")
-    table = Table("part", "MB", title=f"{out}: {model['name']} for {planned.manifest['target']}")
+    table = Table("part", "MB")
     for part, size in sorted(built.sizes.items()):
         table.add_row(part, f"{size / 1e6:,.1f}")
     table.add_row("total", f"{sum(built.sizes.values()) / 1e6:,.1f}", style="bold")
     Console().print(table)
-    typer.echo(f"manifest {built.digest}")
+    typer.echo(f"{out}: {model['name']} for {planned.manifest['target']}, manifest {built.digest}")
 
 
 if __name__ == "__main__":

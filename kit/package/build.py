@@ -44,7 +44,7 @@ def _build(plan: Plan, out: Path, progress: Progress) -> Built:
     with replacing(out) as folder:
         entries = write_all(plan.items, folder, progress)
         content = json_bytes({**plan.manifest, "files": [asdict(entry) for entry in entries]})
-        write_all([Item(MANIFEST, content, len(content))], folder, progress)
+        write_all([Item(MANIFEST, content, len(content))], folder, lambda _: None)
     sizes: dict[str, int] = {}
     for entry in entries:
         part = entry.path.split("/", maxsplit=1)[0] if "/" in entry.path else "other"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -74,6 +75,7 @@ EXACT = [
     ("5", r"5 \text{ cm}^2", True),
     ("5", "5 cm", True),
     ("5", "5 square units", True),
+    ("5", "5 m/s", True),
     ("18", r"\$18.00", True),
     ("18.9", r"\$18.90", True),
     ("18", "18 dollars", True),
@@ -221,6 +223,7 @@ def test_extraction(text: str, expected: tuple[str, str] | None) -> None:
 def test_the_last_number_is_taken_only_when_asked_for() -> None:
     assert extract("3 cats, 1,234 dogs", last_number=True) == ("1,234", "number")
     assert extract("so $x = 5$ hours", last_number=True) == ("x = 5", "number")
+    assert extract("so Alice wins with 2/3. <|im_end|>", last_number=True) == ("2/3", "number")
     assert extract("no digits", last_number=True) is None
     assert contest_answer("3 cats, 17 dogs", 0, 999) is None
     assert contest_answer("3 cats, 17 dogs", 0, 999, last_number=True) == 17
@@ -284,8 +287,26 @@ def test_gold_numbers() -> None:
 
 @pytest.mark.parametrize(
     "gold",
-    ["", "  ", "nan", "None", "...", "$$", r"\frac{1}{", "}{", "3+", "x=", r"\frac{}{2}", "1" * 1001]
-    + [float("nan"), float("inf"), True, None, [1], pytest.param(10**5000, id="huge")],
+    [
+        "",
+        "  ",
+        "nan",
+        "None",
+        "...",
+        "$$",
+        r"\frac{1}{",
+        "}{",
+        "3+",
+        "x=",
+        r"\frac{}{2}",
+        "1" * 1001,
+        float("nan"),
+        float("inf"),
+        True,
+        None,
+        [1],
+        pytest.param(10**5000, id="huge"),
+    ],
 )
 def test_gold_that_is_no_answer_is_an_error_at_load_time(gold: str) -> None:
     with pytest.raises(ValueError, match=r"^gold answer"):
@@ -334,12 +355,12 @@ def test_hostile_text_returns(name: str) -> None:
 
 @pytest.mark.parametrize("piece", ["{", r"\boxed{", "answer: ", "$", "1,111", r"\[", "\nA: x"])
 def test_work_grows_no_faster_than_the_text(piece: str) -> None:
-    """Counted in steps of the interpreter, not in seconds: eight times the text, at most ten times the steps."""
+    """Counted in steps of the interpreter, not seconds: eight times the text, at most ten times the steps."""
 
     def steps(text: str) -> int:
         count = 0
 
-        def trace(*_: object) -> Callable[..., object]:
+        def trace(*_: object) -> Any:
             nonlocal count
             count += 1
             return trace
@@ -374,8 +395,6 @@ LATEX_PIECES = st.sampled_from(
         ")",
         "=",
         " ",
-    ]
-    + [
         r"\text{",
         r"\cdot",
         r"\overline{",
@@ -387,7 +406,7 @@ LATEX_PIECES = st.sampled_from(
         "####",
         "e5",
         "\x00",
-        "\u00b2",
+        "²",
     ]
 )
 TEXTS = st.one_of(st.text(max_size=300), st.lists(LATEX_PIECES, max_size=60).map("".join))
@@ -405,7 +424,7 @@ def test_any_text_is_survived(text: str, other: str) -> None:
     except ValueError:
         return
     assert equal(text, gold) in (True, False)
-    assert equal(other, gold)
+    assert equal(gold.text, gold)
 
 
 @given(st.integers(-(10**30), 10**30))
@@ -471,11 +490,12 @@ def test_math500_golds_equal_themselves(shared_data: Callable[[str], Path]) -> N
 
 
 def test_importing_loads_no_computer_algebra() -> None:
-    code = "import sys, submission.answers; print([m for m in ('sympy', 'math_verify', 'torch') if m in sys.modules])"
+    heavy = "{'sympy', 'math_verify', 'torch'}"
+    code = f"import sys, submission.answers; print({heavy} & sys.modules.keys() or 'none')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "none"
 
 
 def test_a_killed_comparison_does_not_stall_the_rest() -> None:

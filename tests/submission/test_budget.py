@@ -54,7 +54,13 @@ def test_unknown_number_takes_a_tenth_of_the_rest() -> None:
     used=st.lists(st.floats(0, 1), min_size=120, max_size=120),
 )
 def test_any_sequence_of_obedient_problems_ends_in_time(
-    limit: float, reserve: float, floor: float, cap: float, expected: int | None, problems: int, used: list[float]
+    limit: float,
+    reserve: float,
+    floor: float,
+    cap: float,
+    expected: int | None,
+    problems: int,
+    used: list[float],
 ) -> None:
     rule = Budget(limit, reserve, floor, cap, expected)
     elapsed = 0.0

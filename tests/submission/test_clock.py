@@ -12,7 +12,9 @@ from submission.clock import STARTED_AT, Stopwatch, VirtualLoop, started_at
 def test_started_at_is_the_process_start_not_the_call() -> None:
     code = "import time; time.sleep(1.0); from submission.clock import started_at; print(time.time() - started_at())"
     environment = {key: value for key, value in os.environ.items() if key != STARTED_AT}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert float(done.stdout) >= 1.0
 
 

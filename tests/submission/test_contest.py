@@ -117,7 +117,16 @@ def test_keys_tell_problems_apart() -> None:
 recorded = st.builds(
     Recorded,
     text=st.sampled_from(
-        ["\\boxed{1}", "\\boxed{2}", "\\boxed{123456}", "\\boxed{-1}", "no answer", "", "\\boxed{1.5}", "\\boxed{"]
+        [
+            "\\boxed{1}",
+            "\\boxed{2}",
+            "\\boxed{123456}",
+            "\\boxed{-1}",
+            "no answer",
+            "",
+            "\\boxed{1.5}",
+            "\\boxed{",
+        ]
     ),
     tokens=st.integers(0, 1000),
     seconds=st.floats(0, 400),
@@ -152,7 +161,9 @@ def test_a_thousand_contests_keep_their_time_and_answer_everything(case: dict[st
         ContestSettings(
             rules=rules,
             budget=BudgetSettings(reserve=case["reserve"], floor=case["floor"], cap=case["cap"]),
-            solver=SolverSettings(num_agents=case["agents"], max_attempts=case["attempts"], agree=case["agree"]),
+            solver=SolverSettings(
+                num_agents=case["agents"], max_attempts=case["attempts"], agree=case["agree"]
+            ),
         ),
         ReplayEngine(case["recording"], speed=case["speed"], load_seconds=case["load"]),
         Journal(None),

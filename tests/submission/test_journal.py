@@ -17,7 +17,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     journal.write({"type": "answer", "answer": 7})
     journal.close()
     content = read_journal(tmp_path / "deep" / "j.jsonl")
-    assert content.records == [{"type": "sample", "text": "lone \ud800 surrogate\n\0"}, {"type": "answer", "answer": 7}]
+    assert content.records == [
+        {"type": "sample", "text": "lone \ud800 surrogate\n\0"},
+        {"type": "answer", "answer": 7},
+    ]
     assert content.damaged == 0
 
 

@@ -155,7 +155,9 @@ def test_no_process_outlives_a_killed_gateway(contest: Contest) -> None:
         (["--set", "engine.recording=none.jsonl"], "none.jsonl"),
     ],
 )
-def test_bad_input_is_one_clear_line_before_work_starts(contest: Contest, options: list[str], message: str) -> None:
+def test_bad_input_is_one_clear_line_before_work_starts(
+    contest: Contest, options: list[str], message: str
+) -> None:
     done = contest.run(*options)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -34,7 +34,9 @@ def test_all_finished() -> None:
 
 
 @given(votes, st.integers(0, 6), st.lists(st.none() | st.integers(0, 4), max_size=6))
-def test_an_uncatchable_leader_stays_the_leader(given_votes: list[int | None], open_: int, rest: list[int | None]) -> None:
+def test_an_uncatchable_leader_stays_the_leader(
+    given_votes: list[int | None], open_: int, rest: list[int | None]
+) -> None:
     if decided(given_votes, len(given_votes) + open_, agree=None) == "uncatchable":
         assert leader(given_votes + rest[:open_]) == leader(given_votes)
 

@@ -28,7 +28,9 @@ CONFIG: dict[str, Any] = {
 TENSORS = ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight")
 
 
-def make_checkpoint(folder: Path, *, shards: int = 1, rows: int = 16, config: dict[str, Any] | None = None) -> Path:
+def make_checkpoint(
+    folder: Path, *, shards: int = 1, rows: int = 16, config: dict[str, Any] | None = None
+) -> Path:
     """A checkpoint that passes every check: three random tensors of `rows` rows in one or more shards."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -37,14 +39,17 @@ def make_checkpoint(folder: Path, *, shards: int = 1, rows: int = 16, config: di
         save_file(tensors, folder / "model.safetensors")
     else:
         names = {
-            name: f"model-{index % shards + 1:05}-of-{shards:05}.safetensors" for index, name in enumerate(TENSORS)
+            name: f"model-{index % shards + 1:05}-of-{shards:05}.safetensors"
+            for index, name in enumerate(TENSORS)
         }
         for shard in set(names.values()):
             save_file({name: tensors[name] for name in TENSORS if names[name] == shard}, folder / shard)
         write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": names})
     write_json(folder / "config.json", {**CONFIG, **(config or {})})
     write_json(folder / "generation_config.json", {"eos_token_id": 2})
-    write_json(folder / "tokenizer.json", {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}})
+    write_json(
+        folder / "tokenizer.json", {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}
+    )
     write_json(folder / "tokenizer_config.json", {"chat_template": "{{ messages[0].content }}"})
     (folder / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: en\n---\n# A model\n")
     (folder / "LICENSE").write_text("A licence.\n")
@@ -56,7 +61,11 @@ def write_json(path: Path, content: object) -> None:
 
 
 def make_wheel(
-    folder: Path, name: str = "smallthing", version: str = "1.0", tag: str = "py3-none-any", source: str = "VALUE = 42\n"
+    folder: Path,
+    name: str = "smallthing",
+    version: str = "1.0",
+    tag: str = "py3-none-any",
+    source: str = "VALUE = 42\n",
 ) -> Path:
     """A real wheel with one module that pip installs."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +99,9 @@ def make_bundle(out: Path, model: Path, house: Wheelhouse | None = None, **optio
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every path below a folder with its mode, and its content if it is a file."""
     return {
-        path.relative_to(folder).as_posix(): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+        path.relative_to(folder).as_posix(): (
+            path.lstat().st_mode,
+            path.read_bytes() if path.is_file() else b"",
+        )
         for path in sorted(folder.rglob("*"))
     }

@@ -35,7 +35,7 @@ class {name}:
     def run_local_gateway(self, data_paths=None):
         {flavour}_gateway.run(self.predict, data_paths)
 '''
-GATEWAY = '''
+GATEWAY = """
 from pathlib import Path
 import polars as pl
 
@@ -45,7 +45,7 @@ def run(predict, data_paths):
     frames = [predict(*row.get_columns()) for row in pl.read_csv(path).iter_slices(1)]
     assert all(frame.shape == (1, 2) for frame in frames)
     pl.concat(frames).write_parquet("submission.parquet")
-'''
+"""
 
 
 def make_package(folder: Path, flavour: str, name: str) -> Path:

@@ -70,7 +70,10 @@ def test_an_exception_becomes_the_default() -> None:
 
 
 def test_a_huge_problem_is_cut() -> None:
-    assert predictor(lambda _, text: len(text) // 10)("i", "x" * 10_000_000)["answer"][0] == MAX_PROBLEM_CHARS // 10
+    assert (
+        predictor(lambda _, text: len(text) // 10)("i", "x" * 10_000_000)["answer"][0]
+        == MAX_PROBLEM_CHARS // 10
+    )
 
 
 junk = st.recursive(

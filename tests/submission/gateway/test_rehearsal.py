@@ -19,7 +19,9 @@ Play = Callable[..., list[Row]]
 def play(tmp_path: Path) -> Iterator[Play]:
     servers = []
 
-    def run(predict: Callable[..., Any], call_seconds: float = 60.0, problems: list[Problem] = PROBLEMS) -> list[Row]:
+    def run(
+        predict: Callable[..., Any], call_seconds: float = 60.0, problems: list[Problem] = PROBLEMS
+    ) -> list[Row]:
         socket = tmp_path / "s"
         servers.append(start_server(predict, socket))
         gateway = Gateway(socket, ContestRules(), call_seconds=call_seconds, alive=lambda: "")
@@ -118,7 +120,9 @@ def test_a_server_that_died_before_its_first_call(tmp_path: Path) -> None:
 
 
 def test_a_server_that_never_listens(tmp_path: Path) -> None:
-    gateway = Gateway(tmp_path / "none", ContestRules(), call_seconds=1, alive=lambda: "", startup_seconds=0.5)
+    gateway = Gateway(
+        tmp_path / "none", ContestRules(), call_seconds=1, alive=lambda: "", startup_seconds=0.5
+    )
     with pytest.raises(GatewayError, match="SERVER_NEVER_STARTED: no connection"):
         list(gateway.run(PROBLEMS))
     gateway.close()
