@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -186,7 +185,7 @@ def _lines(name: str) -> Iterator[dict[str, Any]]:
 
 def _print(rows: list[Row]) -> None:
     title = "Pairs called equal, and microseconds (us) a check: ours and math-verify (m-v)"
-    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    table = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("corpus", "pairs", "equal", "right", "m-v", "false", "m-v", "us", "m-v", "ratio"):
         table.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=True)
     for row in rows:

@@ -62,6 +62,8 @@ class SolverSettings(Recipe):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_tokens: Positive = 32_768
     """Completion tokens a sample; what the context leaves after the prompt is the other bound."""
+    last_number: bool = False
+    """Let a completion that states no answer vote with its last number: for models too small to say so."""
     seed: int = 0
     system_prompt: str = "Solve the problem step by step. Put the final answer, an integer, in \\boxed{}."
 

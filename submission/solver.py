@@ -212,7 +212,13 @@ class _Run:
     def _read(self, sample: Sample) -> None:
         sample.text = "".join(sample.pieces)
         sample.pieces.clear()
-        sample.answer = contest_answer(sample.text, self._rules.answer_min, self._rules.answer_max)
+        sample.answer = contest_answer(
+            sample.text,
+            self._rules.answer_min,
+            self._rules.answer_max,
+            # A text that was cut off ends anywhere: its last number says nothing.
+            last_number=self._settings.last_number and sample.finish != "aborted",
+        )
 
     async def abort_rest(self) -> None:
         """End what still runs; wait for it, but not for ever."""

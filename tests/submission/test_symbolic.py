@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from submission import symbolic

@@ -36,7 +36,7 @@ def test_a_name_reads_back(name: str, python: str, uv_platform: str) -> None:
     ],
 )
 def test_a_wrong_name_states_the_grammar(name: str) -> None:
-    with pytest.raises(ValueError, match="pyXYZ-PLATFORM-cpu|cuda"):
+    with pytest.raises(ValueError, match=r"pyXYZ-PLATFORM-cpu\|cuda"):
         Target.parse(name)
 
 

