@@ -143,7 +143,7 @@ def _server(
         "PYTHONDONTWRITEBYTECODE": "1",
         STARTED_AT: str(started_at()),
     }
-    command = [sys.executable, "-m", "submission", "--serve", *options]
+    command = [sys.executable, "-P", "-m", "submission", "--serve", *options]
     command += ["--journal", str(outputs.journal), "--rehearsal-socket", str(socket)]
     with outputs.log.open("wb" if fresh else "ab") as log:
         process = subprocess.Popen(

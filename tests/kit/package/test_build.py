@@ -173,7 +173,7 @@ def test_where_the_system_has_no_exchange_two_renames_do(
     for folder in (new, out):
         folder.mkdir()
         (folder / folder.name).write_bytes(b"")
-    monkeypatch.setattr(swap.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
     swap.exchange(new, out)
     assert [item.name for item in out.iterdir()] == ["new"]
     assert [item.name for item in new.iterdir()] == ["out"]
@@ -239,7 +239,7 @@ def test_too_little_disk_is_said_before_anything_is_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(copying.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(ValueError, match="MB free and the bundle needs"):
         make_bundle(tmp_path / "b", model)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["model"]

@@ -1,0 +1,138 @@
+"""`make run`: the whole way on one small machine, from a public model to a scored, offline contest.
+
+Five steps: obtain the default model, package it, install the bundle into an empty environment without a
+network, play the sample problems through the gateway there, show the result. Every step is skipped when
+what it would make stands already and its inputs have not changed; the contest itself is played each time.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+
+from kit.models import default_model
+from kit.package import cut_network
+from kit.package.offline import install_offline, why_not_cut
+from submission.bundle import Bundle, quick_check, run_command
+from submission.cli import run
+from submission.files import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+PROBLEMS = ROOT / "kit" / "data" / "sample_problems.csv"
+# Everything that decides what the bundle holds, besides the model.
+INPUTS = ("submission", "kit/package", "pyproject.toml", "constraints.txt", "LICENSE")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(soft_wrap=True)
+T = TypeVar("T")
+
+
+@app.command()
+def demo(
+    bundle: Annotated[Path, typer.Option(help="The bundle's folder.")] = ROOT / "bundles" / "demo",
+    out: Annotated[Path, typer.Option(help="Folder of the contest's outputs.")] = ROOT / "runs" / "demo",
+    time_limit: Annotated[float, typer.Option("--time-limit", help="Seconds for the contest.")] = 300.0,
+) -> None:
+    """Play the whole way: model, bundle, offline install, contest, report."""
+    begun = time.monotonic()
+    model = _step("1/4 model", lambda: default_model())
+    _step("2/4 bundle", lambda: _bundle(model, bundle))
+    python = _step("3/4 offline install", lambda: _environment(bundle, ROOT / "build" / "demo-env"))
+    _step("4/4 contest", lambda: _contest(bundle, python, out, time_limit))
+    console.print(f"[bold]done[/] in {time.monotonic() - begun:.0f} s", highlight=False)
+
+
+def _step(name: str, work: Callable[[], T]) -> T:
+    console.rule(f"[bold]{name}", align="left")
+    begun = time.monotonic()
+    result = work()
+    console.print(f"{name}: {time.monotonic() - begun:.0f} s", style="dim", highlight=False)
+    return result
+
+
+def _bundle(model: Path, bundle: Path) -> None:
+    """Build the bundle unless it stands, whole, from these very inputs."""
+    fingerprint = _fingerprint(model)
+    stamp = ROOT / "build" / f"{bundle.name}.inputs"
+    if _stands(bundle) and stamp.is_file():
+        if stamp.read_text(encoding="utf-8") == f"{fingerprint} {Bundle.open(bundle).manifest.digest}":
+            console.print(f"{bundle} stands and its inputs have not changed", highlight=False)
+            return
+    command = [sys.executable, "-m", "kit.package", "--model", str(model), "--profile", "demo"]
+    done = subprocess.run([*command, "--out", str(bundle)], cwd=ROOT, check=False)
+    if done.returncode:
+        raise ValueError("the bundle could not be built; the lines above say why")
+    write_text(stamp, f"{fingerprint} {Bundle.open(bundle).manifest.digest}")
+
+
+def _stands(bundle: Path) -> bool:
+    try:
+        return not quick_check(bundle)
+    except ValueError:
+        return False
+
+
+def _fingerprint(model: Path) -> str:
+    digest = hashlib.sha256()
+    for name in INPUTS:
+        place = ROOT / name
+        files = [place] if place.is_file() else sorted(place.rglob("*"))
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(ROOT)}\0".encode())
+                digest.update(file.read_bytes())
+    for file in sorted(model.iterdir()):
+        # The model is built once and checked by kit.models: its size and time are enough here.
+        digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _environment(bundle: Path, folder: Path) -> Path:
+    """Install the bundle offline unless the environment was made from the same wheels."""
+    wanted = hashlib.sha256((bundle / "requirements.txt").read_bytes() + sys.version.encode()).hexdigest()
+    stamp, python = folder / "installed-from", folder / "bin" / "python"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted and python.exists():
+        console.print(f"{folder} stands, installed from these wheels", highlight=False)
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    reason = why_not_cut()
+    console.print(f"network: {f'NOT cut off ({reason})' if reason else 'cut off'}", highlight=False)
+    with console.status("installing") as status:
+        home = ROOT / "build" / "demo-home"
+        python = install_offline(
+            bundle,
+            folder,
+            sys.executable,
+            home=home,
+            on_line=lambda line: status.update(f"installing: {line[-90:]}".replace("[", "(")),
+        )
+    write_text(stamp, wanted)
+    return python
+
+
+def _contest(bundle: Path, python: Path, out: Path, time_limit: float) -> None:
+    """Play the sample problems with the bundle's own code in its own environment, without a network."""
+    command, variables = run_command(bundle.resolve(), python)
+    command += ["--problems", str(PROBLEMS), "--out", str(out / "submission.parquet")]
+    command += ["--time-limit", f"{time_limit:g}"]
+    launcher = [] if why_not_cut() else [sys.executable, "-I", cut_network.__file__]
+    home = ROOT / "build" / "demo-home"
+    kept = {name: os.environ[name] for name in ("PATH", "TERM", "COLUMNS", "LANG") if name in os.environ}
+    # The terminal is handed through, so that the contest's live view is seen.
+    done = subprocess.run(
+        [*launcher, *command], env={**kept, **variables, "HOME": str(home)}, cwd=ROOT, check=False
+    )
+    if done.returncode:
+        raise ValueError(f"the contest failed with exit code {done.returncode}; see {out}/submission.server.log")
+
+
+if __name__ == "__main__":
+    run(app)

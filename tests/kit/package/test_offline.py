@@ -1,0 +1,100 @@
+"""Commands without a network, and the offline install of a small bundle."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kit.package.offline import install_offline, probe, run_offline, why_not_cut
+from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse
+
+needs_namespace = pytest.mark.skipif(
+    why_not_cut() is not None, reason=f"this machine does not let the network be cut off: {why_not_cut()}"
+)
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+@needs_namespace
+def test_the_network_is_off_and_the_loopback_on(tmp_path: Path) -> None:
+    assert probe(Path(sys.executable), tmp_path / "home") == "only lo, no way out"
+
+
+@needs_namespace
+def test_a_service_of_this_machine_is_out_of_reach(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=5)"
+        done = run_offline(python(code), home=tmp_path / "home")
+    assert done.code == 1
+    assert "Connection refused" in done.tail
+
+
+def test_the_environment_is_scrubbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTHONPATH", "PIP_INDEX_URL", "HF_HOME", "HF_TOKEN", "MATH_MODEL_PATH", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, "leak")
+    code = "import os; print('leaks', [k for k, v in os.environ.items() if v == 'leak'], os.environ['HOME'])"
+    done = run_offline(python(code), home=tmp_path / "home", extra={"GIVEN": "yes"})
+    assert done.code == 0
+    assert done.tail == f"leaks [] {tmp_path / 'home'}"
+
+
+def test_lines_come_as_they_are_printed_and_the_exit_code_is_kept(tmp_path: Path) -> None:
+    lines: list[str] = []
+    code = "import sys; print('one'); sys.stderr.write('two\\n'); sys.exit(5)"
+    done = run_offline(python(code), home=tmp_path / "home", on_line=lines.append)
+    assert (done.code, lines) == (5, ["one", "two"])
+
+
+def test_a_command_over_its_time_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    code = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+    started = time.monotonic()
+    done = run_offline(python(code), home=tmp_path / "home", timeout=3)
+    assert done.code is None
+    assert time.monotonic() - started < 60
+    child = int(done.tail.splitlines()[0])
+    deadline = time.monotonic() + 10
+    while _runs(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_bundle_installs_offline(tmp_path: Path) -> None:
+    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
+    bundle = make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"), house)
+    interpreter = install_offline(bundle, tmp_path / "env", sys.executable)
+    code = "import smallthing, sys; print(smallthing.VALUE, 'typer' in sys.modules, sys.prefix)"
+    done = run_offline([interpreter, "-c", code], home=tmp_path / "home")
+    assert done.tail == f"42 False {tmp_path / 'env'}"
+    # Nothing of the machine's own packages is seen.
+    assert run_offline([interpreter, "-c", "import pydantic"], home=tmp_path / "home").code == 1
+
+
+@pytest.mark.parametrize("damage", ["removed", "changed"])
+def test_a_damaged_wheel_fails_the_install_by_name(tmp_path: Path, damage: str) -> None:
+    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
+    bundle = make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"), house)
+    wheel = next((bundle / "wheels").iterdir())
+    if damage == "removed":
+        wheel.unlink()
+    else:
+        make_wheel(wheel.parent, source="VALUE = 'evil'\n")
+    with pytest.raises(ValueError, match="smallthing"):
+        install_offline(bundle, tmp_path / "env", sys.executable)
