@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -103,7 +103,7 @@ def run_contest(
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="aimo-") as folder:
         socket = Path(folder) / "gateway.sock"
-        with _server(server_options, outputs, socket, fresh=not known.answers) as process:
+        with server_process(server_options, outputs, socket, fresh=not known.answers) as process:
             gateway = Gateway(
                 socket, setup.settings.rules, call_seconds=call_seconds, alive=lambda: _died(process, outputs)
             )
@@ -132,16 +132,30 @@ def run_contest(
 
 
 @contextlib.contextmanager
-def _server(
-    options: Sequence[str], outputs: Outputs, socket: Path, *, fresh: bool
+def server_process(
+    options: Sequence[str],
+    outputs: Outputs,
+    socket: Path,
+    *,
+    fresh: bool,
+    extra: Mapping[str, str] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """The contest's process, in a process group of its own that is gone when this block ends."""
+    """The contest's process, in a process group of its own that is gone when this block ends.
+
+    Args:
+        options: of `python -m submission --serve`.
+        outputs: journal and log are the server's.
+        socket: where it will listen.
+        fresh: start the log anew.
+        extra: environment variables.
+    """
     package = str(Path(__file__).resolve().parent.parent)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
         "PYTHONDONTWRITEBYTECODE": "1",
         STARTED_AT: str(started_at()),
+        **(extra or {}),
     }
     command = [sys.executable, "-P", "-m", "submission", "--serve", *options]
     command += ["--journal", str(outputs.journal), "--rehearsal-socket", str(socket)]
@@ -195,4 +209,4 @@ def write_submission(path: Path, rows: Sequence[Row]) -> None:
             frame.write_csv(file)
 
 
-__all__ = ["GatewayError", "Outputs", "run_contest", "write_submission"]
+__all__ = ["GatewayError", "Outputs", "run_contest", "server_process", "write_submission"]

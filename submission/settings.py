@@ -62,6 +62,8 @@ class SolverSettings(Recipe):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_tokens: Positive = 32_768
     """Completion tokens a sample; what the context leaves after the prompt is the other bound."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion, besides the model's own end of turn."""
     last_number: bool = False
     """Let a completion that states no answer vote with its last number: for models too small to say so."""
     seed: int = 0

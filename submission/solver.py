@@ -206,6 +206,7 @@ class _Run:
             top_p=settings.top_p,
             min_p=settings.min_p,
             max_tokens=self._max_tokens,
+            stop=settings.stop,
             seed=settings.seed + attempt,
         )
 

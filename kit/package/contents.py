@@ -141,6 +141,8 @@ def _toml_value(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
     raise ValueError(f"{value!r} of type {type(value).__name__} has no place in contest.toml")
 
 

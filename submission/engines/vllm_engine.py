@@ -60,39 +60,12 @@ class VllmEngine:
         go_offline()
         self._tokenizer = ChatTokenizer(self._model)
         self._max_context = min(self._settings.max_model_len, context_length(self._model))
-        _prepare_environment(self._settings)
+        prepare_environment(self._settings)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
-
-    def _arguments(self) -> dict[str, Any]:
-        settings, cpu = self._settings, _on_cpu()
-        eager = cpu if settings.enforce_eager is None else settings.enforce_eager
-        dtype = "float32" if settings.dtype == "auto" and cpu else settings.dtype
-        arguments: dict[str, Any] = {
-            "model": str(self._model),
-            "skip_tokenizer_init": False,
-            "trust_remote_code": False,
-            "load_format": "safetensors",
-            "dtype": dtype,
-            "max_model_len": self._max_context,
-            "max_num_seqs": settings.max_num_seqs,
-            "enforce_eager": eager,
-            "enable_prefix_caching": True,
-            "stream_interval": STREAM_INTERVAL,
-            "disable_log_stats": True,
-            "enable_log_requests": False,
-            "generation_config": "vllm",
-            "seed": 0,
-        }
-        if not cpu:
-            arguments |= {
-                "gpu_memory_utilization": settings.gpu_memory_utilization,
-                "tensor_parallel_size": settings.tensor_parallel_size,
-                "kv_cache_dtype": settings.kv_cache_dtype,
-            }
-        return arguments
+        arguments = engine_arguments(self._model, self._settings, self._max_context)
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the chat through the checkpoint's own template."""
@@ -135,14 +108,42 @@ class VllmEngine:
             await asyncio.to_thread(engine.shutdown)
 
 
+def engine_arguments(model: Path, settings: EngineSettings, max_context: int) -> dict[str, Any]:
+    """Arguments of vLLM's engine for a checkpoint under these settings, on the device that is there."""
+    cpu = _on_cpu()
+    arguments: dict[str, Any] = {
+        "model": str(model),
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "dtype": "float32" if settings.dtype == "auto" and cpu else settings.dtype,
+        "max_model_len": max_context,
+        "max_num_seqs": settings.max_num_seqs,
+        "enforce_eager": cpu if settings.enforce_eager is None else settings.enforce_eager,
+        "enable_prefix_caching": True,
+        "stream_interval": STREAM_INTERVAL,
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+        # Sampling is what the settings say, not what the checkpoint's author suggests.
+        "generation_config": "vllm",
+        "seed": 0,
+    }
+    if not cpu:
+        arguments |= {
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "kv_cache_dtype": settings.kv_cache_dtype,
+        }
+    return arguments
+
+
 def _on_cpu() -> bool:
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
 
 
-def _prepare_environment(settings: EngineSettings) -> None:
-    """Variables that vllm reads at import; one that the user set on purpose stays."""
+def prepare_environment(settings: EngineSettings) -> None:
+    """Set variables that vllm reads at import; one that the user set on purpose stays."""
     # The engine process must be spawned: forking a process that runs gRPC threads deadlocks.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission import bundle
@@ -316,6 +316,7 @@ def test_whatever_is_accepted_stays_in_the_bundle(files: list[dict[str, Any]]) -
 
 
 @given(st.sampled_from(sorted(set(FILES) - {"submission/__init__.py"})), st.data())
+@settings(deadline=None)
 def test_any_flipped_bit_is_found(name: str, data: st.DataObject) -> None:
     with small_bundle() as root:
         content = bytearray((root / name).read_bytes())
@@ -326,6 +327,7 @@ def test_any_flipped_bit_is_found(name: str, data: st.DataObject) -> None:
 
 
 @given(st.sampled_from(sorted(set(FILES) - {"submission/__init__.py"})), st.data())
+@settings(deadline=None)
 def test_any_truncation_is_found(name: str, data: st.DataObject) -> None:
     with small_bundle() as root:
         os.truncate(root / name, data.draw(st.integers(0, len(FILES[name]) - 1)))
@@ -336,6 +338,7 @@ def test_any_truncation_is_found(name: str, data: st.DataObject) -> None:
     st.sampled_from(sorted(FILES)),
     st.text("abc.", min_size=1, max_size=8).filter(lambda name: name.strip(".")),
 )
+@settings(deadline=None)
 def test_any_rename_is_found(name: str, new: str) -> None:
     with small_bundle() as root:
         target = (root / name).with_name(new)
@@ -344,6 +347,7 @@ def test_any_rename_is_found(name: str, new: str) -> None:
 
 
 @given(st.permutations(sorted(set(FILES))))
+@settings(deadline=None)
 def test_swapped_files_are_found(order: list[str]) -> None:
     with small_bundle() as root:
         for name, other in zip(sorted(FILES), order, strict=True):
@@ -353,6 +357,7 @@ def test_swapped_files_are_found(order: list[str]) -> None:
 
 
 @given(st.integers(0, 2000))
+@settings(deadline=None)
 def test_any_damage_to_the_manifest_is_an_error_or_a_problem(cut: int) -> None:
     with small_bundle() as root:
         path = root / "manifest.json"

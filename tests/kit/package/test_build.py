@@ -1,5 +1,6 @@
 """Building: what a bundle holds, that it is the same each time, and that an older one is never lost."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 import tomllib
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -307,8 +309,8 @@ def test_a_killed_build_leaves_the_old_bundle_and_the_next_cleans_up(model: Path
     before = tree(out)
     big = make_checkpoint(tmp_path / "big", rows=200_000)
     # Slowed down, so that the kill surely comes in the middle of the copy.
-    slow = "import os, time; from kit.package import copying; old = copying._write_whole\n"
-    slow += "copying._write_whole = lambda write, data: (old(write, data[: len(data) // 2]), time.sleep(60))"
+    slow = "import time; from kit.package import copying; old = copying.copy_step; copying.STEP = 1 << 16\n"
+    slow += "copying.copy_step = lambda *files: count if (count := old(*files)) < 1 << 16 else time.sleep(60)"
     process = run_build(big, out, before=slow)
     try:
         deadline = time.monotonic() + 60
@@ -344,30 +346,42 @@ def test_a_wheel_that_changed_in_the_cache_is_refused(model: Path, tmp_path: Pat
         make_bundle(tmp_path / "b", model, house)
 
 
-@pytest.mark.parametrize(
-    "size", [0, 1, copying.CHUNK - 1, copying.CHUNK, copying.CHUNK + 1, 3 * copying.CHUNK + 7]
-)
-def test_a_copy_is_exact_and_so_is_its_digest(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("kernel", ["copies", "refuses", "says nothing"])
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 300_007])
+def test_a_copy_is_exact_and_so_is_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, kernel: str
+) -> None:
+    monkeypatch.setattr(copying, "STEP", 1000)
+    monkeypatch.setattr(copying, "SMALL", 1000)
+    if kernel != "copies":
+
+        def copy_file_range(*_: object) -> int:
+            if kernel == "refuses":
+                raise OSError(errno.EXDEV, "across file systems")
+            return 0
+
+        monkeypatch.setattr(os, "copy_file_range", copy_file_range)
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(os.urandom(size))
     counts: list[int] = []
-    assert copy_and_hash(source, target, counts.append) == (
-        size,
-        hashlib.sha256(source.read_bytes()).hexdigest(),
-    )
+    with ThreadPoolExecutor(1) as hashers:
+        copied, digest = copy_and_hash(source, target, hashers, counts.append)
+    assert (copied, digest.result()) == (size, hashlib.sha256(source.read_bytes()).hexdigest())
     assert target.read_bytes() == source.read_bytes()
     assert sum(counts) == size
 
 
-def test_partial_writes_are_completed() -> None:
-    written = bytearray()
-
-    def write(data: memoryview) -> int:
-        written.extend(data[:3])
-        return min(3, len(data))
-
-    copying._write_whole(write, memoryview(b"0123456789"))
-    assert bytes(written) == b"0123456789"
+def test_a_failing_hash_stops_neither_the_copy_nor_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More steps follow than the queue holds: a copy that waited for its follower would hang here."""
+    monkeypatch.setattr(copying, "STEP", 100)
+    monkeypatch.setattr(copying, "_update", lambda *_: 1 // 0)
+    (tmp_path / "source").write_bytes(bytes(10_000))
+    with ThreadPoolExecutor(1) as hashers:
+        _, digest = copy_and_hash(tmp_path / "source", tmp_path / "target", hashers, lambda _: None)
+    with pytest.raises(ZeroDivisionError):
+        digest.result()
 
 
 def test_entries_come_sorted(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -155,6 +155,7 @@ def test_malformed_json_is_named(model: Path, name: str, content: bytes) -> None
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_weights_cut_anywhere_are_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

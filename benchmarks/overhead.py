@@ -1,0 +1,228 @@
+"""What the contest runtime costs over bare vLLM: same prompts, same seeds, same tokens, one run.
+
+Two engines are loaded side by side: `vllm.LLM.generate` in one process, and a whole contest (gateway, server,
+votes, journal, streaming) in others. They take turns problem by problem, the first of the two changing each
+time, so that a machine whose speed drifts slows both alike. The answers' range admits no answer, so that no
+vote ends a problem early and both sides draw every token.
+
+    python -m benchmarks.overhead --samples 8 --max-tokens 128
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.shared import ROOT
+from submission.cli import run
+from submission.engines.base import Message
+from submission.files import write_text
+from submission.gateway.rehearsal import Gateway
+from submission.journal import read_journal
+from submission.local import Outputs, server_process
+from submission.problems import Problem, load_problems
+from submission.settings import ContestRules
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One problem on both sides: seconds and completion tokens."""
+
+    bare_seconds: float
+    bare_tokens: int
+    contest_seconds: float
+    contest_tokens: int
+
+
+@app.command()
+def overhead(
+    model: Annotated[Path | None, typer.Option(help="Checkpoint. Default: the kit's small model.")] = None,
+    problems: Annotated[Path, typer.Option(help="Problems file.")] = ROOT
+    / "kit"
+    / "data"
+    / "sample_problems.csv",
+    samples: Annotated[int, typer.Option(help="Samples a problem.")] = 8,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="Completion tokens a sample at most.")
+    ] = 128,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+) -> None:
+    """Time a contest against bare vLLM and print the ratio."""
+    if model is None:
+        from kit.models import default_model
+
+        model = default_model()
+    loaded = load_problems(problems, ContestRules())
+    with tempfile.TemporaryDirectory(prefix="aimo-overhead-") as folder:
+        pairs = measure(model.resolve(), loaded, samples, max_tokens, Path(folder))
+    figures = summary(pairs)
+    _print(pairs, figures)
+    if out is not None:
+        write_text(out, json.dumps(figures, indent=2) + "\n")
+
+
+def measure(
+    model: Path, problems: Sequence[Problem], samples: int, max_tokens: int, folder: Path
+) -> list[Pair]:
+    """Both sides in turn over all problems; the first problem warms both up and is not counted."""
+    settings = [
+        *("rules.answer_min=99998", "rules.default_answer=99998", "rules.time_limit=36000"),
+        *(f"solver.num_agents={samples}", f"solver.max_tokens={max_tokens}", "budget.cap=3600"),
+        *("solver.temperature=1.0", "solver.top_p=1.0", "engine.max_model_len=2048"),
+        *(
+            "engine.max_num_seqs=64",
+            "engine.cpu_kv_cache_gib=1",
+            f"rules.expected_problems={len(problems) + 1}",
+        ),
+    ]
+    options = [part for setting in settings for part in ("--set", setting)]
+    outputs = Outputs.beside(folder / "submission.parquet")
+    socket = folder / "s"
+    pairs: list[Pair] = []
+    environment = {"MATH_MODEL_PATH": str(model)}
+    with (
+        server_process(options, outputs, socket, fresh=True, extra=environment) as server,
+        _bare(model, folder) as bare,
+    ):
+        gateway = Gateway(
+            socket,
+            ContestRules(),
+            call_seconds=3600,
+            alive=lambda: "" if server.poll() is None else outputs.log.read_text(errors="replace")[-2000:],
+        )
+        rows = gateway.run([problems[0], *problems])
+        next(rows)  # the model loads and warms up
+        _ask(bare, problems[0].text, samples, max_tokens)
+        for number, problem in enumerate(track(problems, console=console, description="problems")):
+            # Asking the contest's row is what makes the gateway send the problem.
+            if number % 2:
+                row = next(rows)
+                reply = _ask(bare, problem.text, samples, max_tokens)
+            else:
+                reply = _ask(bare, problem.text, samples, max_tokens)
+                row = next(rows)
+            tokens = _tokens_of_last(outputs.journal)
+            pairs.append(Pair(reply["seconds"], reply["tokens"], row.seconds, tokens))
+        gateway.close()
+    return pairs
+
+
+def _tokens_of_last(journal: Path) -> int:
+    answers = [record for record in read_journal(journal).records if record["type"] == "answer"]
+    return int(answers[-1]["tokens"])
+
+
+@contextmanager
+def _bare(model: Path, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    with (folder / "bare.log").open("w") as log:
+        command = [sys.executable, "-m", "benchmarks.overhead", "bare", str(model)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+        )
+        try:
+            yield process
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(60)
+
+
+def _ask(bare: "subprocess.Popen[str]", text: str, samples: int, max_tokens: int) -> dict[str, Any]:
+    assert bare.stdin is not None and bare.stdout is not None
+    bare.stdin.write(json.dumps({"text": text, "samples": samples, "max_tokens": max_tokens}) + "\n")
+    bare.stdin.flush()
+    for line in bare.stdout:
+        if line.startswith("{"):  # the engine's own prints go past
+            reply: dict[str, Any] = json.loads(line)
+            return reply
+    raise ValueError("the bare engine died; run `python -m benchmarks.overhead bare MODEL` to see why")
+
+
+def serve_bare(model: Path, requests: IO[str]) -> None:
+    """The peer: `LLM.generate` with the contest's own engine arguments and prompts, one call a problem."""
+    from submission.engines.vllm_engine import engine_arguments, prepare_environment
+    from submission.offline import go_offline
+    from submission.settings import EngineSettings, SolverSettings
+
+    settings = EngineSettings(max_model_len=2048, max_num_seqs=64, cpu_kv_cache_gib=1)
+    go_offline()
+    prepare_environment(settings)
+    from vllm import LLM, SamplingParams
+
+    from submission.engines.tokenizer import ChatTokenizer
+
+    arguments = engine_arguments(model, settings, 2048)
+    for name in ("stream_interval", "enable_log_requests"):
+        arguments.pop(name)
+    llm = LLM(**arguments)
+    tokenizer = ChatTokenizer(model)
+    for line in requests:
+        request = json.loads(line)
+        chat = [Message("system", SolverSettings().system_prompt), Message("user", request["text"])]
+        prompt = {"prompt_token_ids": tokenizer.encode_chat(chat)}
+        sampling = [
+            SamplingParams(temperature=1.0, max_tokens=request["max_tokens"], seed=seed, logprobs=0)
+            for seed in range(request["samples"])
+        ]
+        begun = time.monotonic()
+        outputs = llm.generate([prompt] * request["samples"], sampling, use_tqdm=False)
+        seconds = time.monotonic() - begun
+        tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+        sys.stdout.write(json.dumps({"seconds": seconds, "tokens": tokens}) + "\n")
+        sys.stdout.flush()
+
+
+def summary(pairs: Sequence[Pair]) -> dict[str, float]:
+    """Totals, and the ratio of wall times at equal tokens (each side's seconds a token)."""
+    bare, contest = sum(p.bare_seconds for p in pairs), sum(p.contest_seconds for p in pairs)
+    bare_tokens, contest_tokens = sum(p.bare_tokens for p in pairs), sum(p.contest_tokens for p in pairs)
+    each = [(p.contest_seconds / p.contest_tokens) / (p.bare_seconds / p.bare_tokens) for p in pairs]
+    return {
+        "problems": len(pairs),
+        "bare_seconds": bare,
+        "bare_tokens": bare_tokens,
+        "contest_seconds": contest,
+        "contest_tokens": contest_tokens,
+        "ratio": (contest / contest_tokens) / (bare / bare_tokens),
+        "median_ratio": statistics.median(each),
+    }
+
+
+def _print(pairs: Sequence[Pair], figures: dict[str, float]) -> None:
+    table = Table(title="Contest against bare vLLM")
+    for name in ("problem", "bare s", "tokens", "contest s", "tokens", "ratio at equal tokens"):
+        table.add_column(name, justify="right")
+    for number, pair in enumerate(pairs, 1):
+        ratio = (pair.contest_seconds / pair.contest_tokens) / (pair.bare_seconds / pair.bare_tokens)
+        table.add_row(
+            *(str(number), f"{pair.bare_seconds:.2f}", str(pair.bare_tokens)),
+            *(f"{pair.contest_seconds:.2f}", str(pair.contest_tokens), f"{ratio:.3f}"),
+        )
+    console.print(table)
+    console.print(
+        f"all: bare {figures['bare_seconds']:.1f} s, contest {figures['contest_seconds']:.1f} s, "
+        f"[bold]ratio {figures['ratio']:.3f}[/], median {figures['median_ratio']:.3f} (aim: 1.05)",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["bare"]:
+        serve_bare(Path(sys.argv[2]), sys.stdin)
+    else:
+        run(app)
