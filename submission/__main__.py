@@ -122,7 +122,7 @@ def _contest(
         options += ["--set", override]
     console = Console()
     try:
-        run_contest(
+        outcome = run_contest(
             setup,
             loaded,
             Outputs.beside(out),
@@ -138,6 +138,8 @@ def _contest(
             style="red",
             markup=False,
         )
+        sys.exit(1)
+    if outcome.failed:
         sys.exit(1)
 
 

@@ -143,6 +143,10 @@ def print_results(outcome: ContestResults, console: Console) -> None:
         f"[bold]{score}[/] in {outcome.elapsed:.0f} of {outcome.time_limit:.0f} s, {outcome.tokens} tokens",
         highlight=False,
     )
+    if outcome.served is not None and outcome.ready is not None:
+        console.print(
+            f"served after {outcome.served:.1f} s, model ready after {outcome.ready:.1f} s", highlight=False
+        )
     for note in outcome.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     for fault in outcome.faults:

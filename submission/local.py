@@ -108,6 +108,8 @@ def run_contest(
                 socket, setup.settings.rules, call_seconds=call_seconds, alive=lambda: _died(process, outputs)
             )
             with LiveView(outputs.journal, len(ordered), lambda: limit - elapsed(), console) as view:
+                gateway.connect()
+                served = elapsed()
                 for problem, row in zip(ordered, gateway.run(ordered), strict=True):
                     rows.append(row)
                     view.row(problem, row)
@@ -122,6 +124,7 @@ def run_contest(
         name=setup.name,
         time_limit=limit,
         elapsed=spent,
+        served=served,
         notes=setup.notes,
     )
     write_report(outputs.report, outcome, setup.settings)

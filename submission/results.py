@@ -35,7 +35,10 @@ class ContestResults:
     results: tuple[Result, ...]
     time_limit: float
     elapsed: float
+    served: float | None
+    """Seconds from the contest's start until the gateway could connect."""
     ready: float | None
+    """Seconds until the model was loaded."""
     faults: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -59,6 +62,11 @@ class ContestResults:
         """Problems that no sample answered, so that the default was given."""
         return sum(result.source == "default" for result in self.results)
 
+    @property
+    def failed(self) -> bool:
+        """Nothing answered, and for a reason other than the problems: the score says nothing of the model."""
+        return bool(self.results and self.faults and self.unanswered == len(self.results))
+
 
 def collect(
     problems: Sequence[Problem],
@@ -68,6 +76,7 @@ def collect(
     name: str,
     time_limit: float,
     elapsed: float,
+    served: float | None = None,
     notes: Sequence[str] = (),
 ) -> ContestResults:
     """Join the gateway's rows with the journal's records; a row without a record counts as a default."""
@@ -104,4 +113,4 @@ def collect(
         f"{record.get('what')}: {record.get('error')}" for record in records if record.get("type") == "fault"
     )
     ready = next((record["elapsed"] for record in records if record.get("type") == "ready"), None)
-    return ContestResults(name, tuple(results), time_limit, elapsed, ready, faults, tuple(notes))
+    return ContestResults(name, tuple(results), time_limit, elapsed, served, ready, faults, tuple(notes))

@@ -97,7 +97,7 @@ class Gateway:
         Raises:
             GatewayError: what would have cost the whole run.
         """
-        self._connect()
+        self.connect()
         for number, problem in enumerate(problems):
             begun = time.monotonic()
             reply = self._send(problem, None if number == 0 else self._call_seconds)
@@ -106,7 +106,8 @@ class Gateway:
             on_row(row)
             yield row
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Wait until the server listens; GatewayError if it dies or takes too long. Idempotent."""
         import grpc
 
         ready = threading.Event()

@@ -194,3 +194,10 @@ def test_solve_writes_its_samples(contest: Contest) -> None:
     assert done.returncode == 0, done.stderr
     assert "votes 1: 2" in done.stdout
     assert '"answer": 1' in (contest.folder / "out.json").read_text(encoding="utf-8")
+
+
+def test_an_engine_that_does_not_start_is_a_failed_run(contest: Contest, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    done = contest.run("--set", "engine.kind=transformers", MATH_MODEL_PATH=str(tmp_path / "model"))
+    assert done.returncode != 0 and "Traceback" not in done.stderr
