@@ -2,7 +2,8 @@
 
     python -m benchmarks.package [--gigabytes 2] [--repeats 3] [--folder DIR]
 
-Each repeat runs the peers and ours in turn, so that a change of load or of the page cache meets all of them.
+Each repeat runs the peers and ours in turn, so that a change of load meets all of them. What is still to be
+written to the disk is written before each step (not timed): otherwise the second writer waits for the first.
 The build is the whole command in a process of its own, Python's start and the check of the checkpoint
 included; it has no wheels, which would be copied in the same way. The ratios are those of the medians.
 """
@@ -94,6 +95,7 @@ def measure(folder: Path, size: int, repeats: int, console: Console) -> dict[str
     times: dict[str, list[float]] = {}
 
     def timed(name: str, work: Callable[[], object]) -> None:
+        os.sync()
         times.setdefault(name, []).append(seconds(work))
         console.print(f"{name}: {times[name][-1]:.2f} s", highlight=False)
 

@@ -33,8 +33,12 @@ def single_value(value: Any) -> Any:
 def answer_frame(identifier: Any, answer: int) -> Any:
     """A one-row frame with columns `id` and `answer` (64-bit integer): polars, else pandas.
 
-    The id goes back as it came: a gateway may compare it.
+    The id goes back as it came where it is text or a 64-bit integer: a gateway may compare it. Anything
+    else goes back as text, since no frame holds it.
     """
+    if isinstance(identifier, bool) or not isinstance(identifier, int) or not -(2**63) <= identifier < 2**63:
+        # A lone surrogate cannot be written to a frame.
+        identifier = str(identifier).encode("utf-8", "replace").decode("utf-8")
     try:
         import polars as pl
 

@@ -16,7 +16,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 RERUN = "KAGGLE_IS_COMPETITION_RERUN"
-INPUT = Path("/kaggle/input")
+INPUT = Path(os.environ.get("AIMO_INPUT", "/kaggle/input"))
 # Newest first: a folder that holds several is served by the first.
 FLAVOURS = (("aimo_3", "AIMO3InferenceServer"), ("aimo_2", "AIMO2InferenceServer"))
 # competitions/<slug>/kaggle_evaluation is the deepest layout seen; one level to spare.

@@ -7,83 +7,31 @@ the real `kaggle_evaluation`, where somebody has it, and the last test then runs
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from submission.engines.replay import write_recording
 from submission.gateway.organiser import find_organiser
-
-SERVER = '''
-"""A stand-in: imports its gateway by its bare name and refuses lambdas and bound methods, as the original."""
-import os, sys
-import {flavour}_gateway
-
-
-class {name}:
-    def __init__(self, *listeners):
-        (predict,) = listeners
-        if predict.__name__ == "<lambda>" or hasattr(predict, "__self__"):
-            raise ValueError("Functions passed as endpoint listeners must be named")
-        self.predict = predict
-
-    def serve(self):
-        assert os.environ["KAGGLE_IS_COMPETITION_RERUN"]
-        {flavour}_gateway.run(self.predict, None)
-
-    def run_local_gateway(self, data_paths=None):
-        {flavour}_gateway.run(self.predict, data_paths)
-'''
-GATEWAY = """
-from pathlib import Path
-import polars as pl
-
-
-def run(predict, data_paths):
-    path = data_paths[0] if data_paths else Path(__file__).parent.parent / "test.csv"
-    frames = [predict(*row.get_columns()) for row in pl.read_csv(path).iter_slices(1)]
-    assert all(frame.shape == (1, 2) for frame in frames)
-    pl.concat(frames).write_parquet("submission.parquet")
-"""
-
-
-def make_package(folder: Path, flavour: str, name: str) -> Path:
-    package = folder / "kaggle_evaluation"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / f"{flavour}_inference_server.py").write_text(SERVER.format(flavour=flavour, name=name))
-    (package / f"{flavour}_gateway.py").write_text(GATEWAY)
-    (folder / "test.csv").write_text("id,problem\nx1,What is 1+1?\nx2,What is 2+2?\n")
-    return folder
+from tests.submission.gateway.stand_in import make_package
+from tests.submission.virtual import boxed
 
 
 def recording(path: Path) -> Path:
-    lines = [
-        f'{{"type": "sample", "id": "x{n}", "text": "\\\\boxed{{{2 * n}}}", "tokens": 9, "seconds": 0.2, "finish": "stop"}}'
-        for n in (1, 2)
-    ]
-    path.write_text("\n".join(lines))
+    write_recording(path, {f"x{n}": [boxed(2 * n, 0.2)] for n in (1, 2)})
     return path
 
 
 def serve(folder: Path, work: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    code = f"""
-    import sys
-    from pathlib import Path
-    import submission.gateway.organiser as organiser
-    organiser.INPUT = Path({str(folder)!r})
-    from submission.__main__ import app
-    from submission.cli import run
-    sys.argv = ["submission", "--serve", "--set", "engine.kind=replay", "--set", "engine.recording={work}/r.jsonl"]
-    run(app)
-    """
-    recording(work / "r.jsonl")
+    recorded = recording(work / "r.jsonl")
+    command = [sys.executable, "-m", "submission", "--serve", "--set", "engine.kind=replay"]
+    command += ["--set", f"engine.recording={recorded}"]
     base = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE")}
     root = str(Path(__file__).parents[3])
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**base, "PYTHONPATH": root, **environment},
+        command,
+        env={**base, "PYTHONPATH": root, "AIMO_INPUT": str(folder), **environment},
         cwd=work,
         capture_output=True,
         text=True,
@@ -134,23 +82,13 @@ def test_a_broken_bundle_fails_at_commit_time_and_gives_defaults_in_the_rerun(tm
     make_package(tmp_path / "input", "aimo_3", "AIMO3InferenceServer")
     work = tmp_path / "w"
     work.mkdir()
-    broken = {"AIMO_TEST": "1"}
-    code = f"""
-import sys
-from pathlib import Path
-import submission.gateway.organiser as organiser
-organiser.INPUT = Path({str(tmp_path / "input")!r})
-from submission.__main__ import app
-from submission.cli import run
-sys.argv = ["submission", "--serve", "--bundle", {str(tmp_path / "no-bundle")!r}]
-run(app)
-"""
+    command = [sys.executable, "-m", "submission", "--serve", "--bundle", str(tmp_path / "no-bundle")]
     root = str(Path(__file__).parents[3])
 
     def go(**more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, **broken, "PYTHONPATH": root, **more},
+            command,
+            env={**os.environ, "PYTHONPATH": root, "AIMO_INPUT": str(tmp_path / "input"), **more},
             cwd=work,
             capture_output=True,
             text=True,

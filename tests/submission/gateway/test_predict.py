@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission.gateway.frames import answer_frame, single_value
@@ -69,6 +69,16 @@ def test_an_exception_becomes_the_default() -> None:
     assert predictor(broken)("i", "p").to_dicts() == [{"id": "i", "answer": 0}]
 
 
+@pytest.mark.parametrize("identifier", [{"a": [1, 2]}, [[1, 2]], 10**30, True, 2.5, None, "\ud800", b"\xff"])
+def test_a_strange_id_still_gets_its_row(identifier: Any) -> None:
+    frame = predictor()(identifier, "four")
+    assert frame.shape == (1, 2) and frame["answer"][0] == 4
+
+
+def test_an_integer_id_stays_an_integer() -> None:
+    assert predictor()(pl.Series([17]), "four").to_dicts() == [{"id": 17, "answer": 4}]
+
+
 def test_a_huge_problem_is_cut() -> None:
     assert (
         predictor(lambda _, text: len(text) // 10)("i", "x" * 10_000_000)["answer"][0]
@@ -84,6 +94,7 @@ junk = st.recursive(
 
 
 @given(st.lists(junk, max_size=4), junk)
+@settings(max_examples=1000, deadline=None)
 def test_never_raises_and_always_one_row(arguments: list[Any], value: Any) -> None:
     frame = predictor(lambda *_: value)(*arguments)
     assert frame.shape == (1, 2) and frame.schema["answer"] == pl.Int64
