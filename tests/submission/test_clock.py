@@ -10,7 +10,9 @@ from submission.clock import STARTED_AT, Stopwatch, VirtualLoop, started_at
 
 
 def test_started_at_is_the_process_start_not_the_call() -> None:
-    code = "import time; time.sleep(1); from submission.clock import started_at as s; print(time.time() - s())"
+    code = (
+        "import time; time.sleep(1); from submission.clock import started_at as s; print(time.time() - s())"
+    )
     environment = {key: value for key, value in os.environ.items() if key != STARTED_AT}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
