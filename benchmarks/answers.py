@@ -25,7 +25,7 @@ from benchmarks.shared import shared_file
 from submission.answers import check, parse_gold
 from submission.cli import run
 from submission.files import write_text
-from submission.symbolic import SymbolicChecker
+from submission.parsing.symbolic import SymbolicChecker
 
 
 class Pair(NamedTuple):

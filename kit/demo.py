@@ -43,7 +43,7 @@ def demo(
 ) -> None:
     """Play the whole way: model, bundle, offline install, contest, report."""
     begun = time.monotonic()
-    model = _step("1/4 model", lambda: default_model())
+    model = _step("1/4 model", default_model)
     _step("2/4 bundle", lambda: _bundle(model, bundle))
     python = _step("3/4 offline install", lambda: _environment(bundle, ROOT / "build" / "demo-env"))
     _step("4/4 contest", lambda: _contest(bundle, python, out, time_limit))
@@ -62,16 +62,19 @@ def _bundle(model: Path, bundle: Path) -> None:
     """Build the bundle unless it stands, whole, from these very inputs."""
     fingerprint = _fingerprint(model)
     stamp = ROOT / "build" / f"{bundle.name}.inputs"
-    if _stands(bundle) and stamp.is_file():
-        if stamp.read_text(encoding="utf-8") == f"{fingerprint} {Bundle.open(bundle).manifest.digest}":
-            console.print(f"{bundle} stands and its inputs have not changed", highlight=False)
-            return
+    if _stands(bundle) and _read(stamp) == f"{fingerprint} {Bundle.open(bundle).manifest.digest}":
+        console.print(f"{bundle} stands and its inputs have not changed", highlight=False)
+        return
     # Without --model the packager takes the same default model, and notes in the bundle what it is worth.
     command = [sys.executable, "-m", "kit.package", "--profile", "demo"]
     done = subprocess.run([*command, "--out", str(bundle)], cwd=ROOT, check=False)
     if done.returncode:
         raise ValueError("the bundle could not be built; the lines above say why")
     write_text(stamp, f"{fingerprint} {Bundle.open(bundle).manifest.digest}")
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _stands(bundle: Path) -> bool:
@@ -100,7 +103,7 @@ def _environment(bundle: Path, folder: Path) -> Path:
     """Install the bundle offline unless the environment was made from the same wheels."""
     wanted = hashlib.sha256((bundle / "requirements.txt").read_bytes() + sys.version.encode()).hexdigest()
     stamp, python = folder / "installed-from", folder / "bin" / "python"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted and python.exists():
+    if _read(stamp) == wanted and python.exists():
         console.print(f"{folder} stands, installed from these wheels", highlight=False)
         return python
     shutil.rmtree(folder, ignore_errors=True)
@@ -132,7 +135,9 @@ def _contest(bundle: Path, python: Path, out: Path, time_limit: float) -> None:
         [*launcher, *command], env={**kept, **variables, "HOME": str(home)}, cwd=ROOT, check=False
     )
     if done.returncode:
-        raise ValueError(f"the contest failed with exit code {done.returncode}; see {out}/submission.server.log")
+        raise ValueError(
+            f"the contest failed with exit code {done.returncode}; see {out}/submission.server.log"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ r"""Final answers: find one in a completion, spell it canonically, compare it wi
 
 The project's only answer parser: votes, scores and rewards all go through it. Three levels, cheapest first:
 exact integers, then exact rationals and canonical text, all in here; everything else (radicals, sets,
-matrices, equations) in a `submission.symbolic.SymbolicChecker`, whose processes can be killed.
+matrices, equations) in a `submission.parsing.symbolic.SymbolicChecker`, whose processes can be killed.
 
 Left out on purpose: this runs on the contest's event loop, so it imports no computer algebra, takes linear
 time on any text, and builds no number of more than `MAX_DIGITS` digits.
@@ -13,12 +13,12 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from submission.extraction import Extracted, closing_brace, extract, joined_boxes
-from submission.rationals import MAX_DIGITS, exact_value
-from submission.spelling import MAX_ANSWER_CHARS, normalize, unwrap_text
+from submission.parsing.extraction import Extracted, closing_brace, extract, joined_boxes
+from submission.parsing.rationals import MAX_DIGITS, exact_value
+from submission.parsing.spelling import MAX_ANSWER_CHARS, normalize, unwrap_text
 
 if TYPE_CHECKING:
-    from submission.symbolic import SymbolicChecker
+    from submission.parsing.symbolic import SymbolicChecker
 
 __all__ = [
     "MAX_ANSWER_CHARS",

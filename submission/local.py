@@ -19,13 +19,13 @@ from rich.console import Console
 
 from submission.clock import STARTED_AT, Stopwatch, started_at
 from submission.contest import Known, read_known
-from submission.display import LiveView, print_results
 from submission.files import atomic_writer
 from submission.gateway.rehearsal import Gateway, GatewayError, Row
 from submission.journal import read_journal
 from submission.problems import Problem
-from submission.report import write_report
-from submission.results import ContestResults, collect
+from submission.reporting.display import LiveView, print_results
+from submission.reporting.report import write_report
+from submission.reporting.results import ContestResults, collect
 from submission.serve import continues, end_journal
 from submission.setup import Setup
 

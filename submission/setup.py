@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from submission.bundle import Bundle, quick_check
+from submission.checkpoint import inspect
 from submission.scoring import check_prm
 from submission.settings import ContestSettings
 
@@ -52,6 +53,9 @@ def resolve(bundle: Path | None, overrides: Sequence[str] = ()) -> Setup:
     if bundle is None:
         settings, notes = _checked(ContestSettings.load(None, overrides))
         model = _folder_from(MODEL_VARIABLE)
+        if model is not None:
+            # Missing, truncated, pickled or unknown: better now than after a minute of loading.
+            inspect(model)
         if model is None and settings.engine.kind != "replay":
             raise ValueError(f"no model: give --bundle DIR, or a model's folder in {MODEL_VARIABLE}")
         name = model.name if model else "recorded samples"

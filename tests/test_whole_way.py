@@ -85,11 +85,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house = House(tmp_path_factory.mktemp("house"))
     # The tiny model rambles on for ever: short samples say as much.
     build = house.command("kit.package", "--model")
-    house.run(
-        f"{build} --wheel-cache {ROOT / 'build' / 'wheels'} --set solver.max_tokens=48 --set solver.num_agents=4 "
-        "--set engine.cpu_kv_cache_gib=1",
-        online=True,
-    )
+    short = "--set solver.max_tokens=48 --set solver.num_agents=4 --set engine.cpu_kv_cache_gib=1"
+    house.run(f"{build} --wheel-cache {ROOT / 'build' / 'wheels'} {short}", online=True)
     yield house
 
 

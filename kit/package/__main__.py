@@ -27,11 +27,11 @@ from rich.table import Table
 
 from kit.package import wheels
 from kit.package.build import Built, build
-from kit.package.checkpoint import Checkpoint, inspect
 from kit.package.contents import Plan, plan
 from kit.package.swap import check_output
 from kit.package.targets import GRAMMAR, Target
 from submission import bundle
+from submission.checkpoint import Checkpoint, inspect
 from submission.cli import run
 from submission.settings import ContestSettings, profile_path
 

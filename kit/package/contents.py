@@ -10,11 +10,11 @@ from typing import Any
 
 import submission
 from kit.package import notebook
-from kit.package.checkpoint import Checkpoint, LeftOut
 from kit.package.copying import Item
 from kit.package.targets import Target
 from kit.package.wheels import ROOT, Wheelhouse
 from submission.bundle import FORMAT, VERSION
+from submission.checkpoint import Checkpoint, LeftOut
 from submission.recipes import Recipe
 from submission.settings import ContestSettings
 

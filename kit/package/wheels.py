@@ -22,8 +22,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from kit.package.checkpoint import LeftOut
 from kit.package.targets import Target
+from submission.checkpoint import LeftOut
 from submission.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ from submission.answers import (
     parse_gold,
     to_int,
 )
-from submission.symbolic import SymbolicChecker
+from submission.parsing.symbolic import SymbolicChecker
 
 
 @pytest.fixture(scope="module")

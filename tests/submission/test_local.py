@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ import pytest
 from submission.engines.replay import Recorded, write_recording
 from submission.journal import read_journal
 from tests.submission.virtual import boxed
+from tests.tiny import make_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -201,3 +203,21 @@ def test_an_engine_that_does_not_start_is_a_failed_run(contest: Contest, tmp_pat
     (tmp_path / "model" / "config.json").write_text("{}")
     done = contest.run("--set", "engine.kind=transformers", MATH_MODEL_PATH=str(tmp_path / "model"))
     assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 5000), "cut short"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "a pickle"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "foo"}'), "foo"),
+    ],
+)
+def test_a_bad_model_folder_is_refused_before_it_is_loaded(
+    contest: Contest, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(make_tiny_checkpoint(tmp_path / "model"))
+    done = contest.run("--set", "engine.kind=transformers", MATH_MODEL_PATH=str(tmp_path / "model"))
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not contest.out.exists()

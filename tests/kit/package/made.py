@@ -11,10 +11,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from kit.package.build import build
-from kit.package.checkpoint import inspect
 from kit.package.contents import plan
 from kit.package.targets import Target
 from kit.package.wheels import Wheelhouse, describe
+from submission.checkpoint import inspect
 from submission.settings import ContestSettings
 
 CONFIG: dict[str, Any] = {

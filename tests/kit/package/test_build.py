@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import submission
 from kit.package import copying, swap
 from kit.package.build import build
-from kit.package.checkpoint import inspect
 from kit.package.contents import git_state, plan, settings_toml
 from kit.package.targets import Target
 from submission.bundle import Bundle, quick_check, verify
+from submission.checkpoint import inspect
 from submission.settings import ContestSettings, profile_path
 from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse, tree
 

@@ -2,8 +2,8 @@
 
 Computer algebra on a model's text may run for ever or fill the memory (9^{9^9} is seven characters), and
 neither a thread nor a signal handler ends it. So each comparison runs in a child process
-(`submission.symbolic_worker`) that speaks JSON lines over pipes: no pickle, no signals, callable from any
-thread.
+(`submission.parsing.symbolic_worker`) that speaks JSON lines over pipes: no pickle, no signals, callable
+from any thread.
 
 PR_SET_PDEATHSIG is left out: it fires when the *thread* that started the child ends, and any thread may start
 one. A child whose parent dies reads the end of its input, or hits its CPU limit first.
@@ -28,7 +28,7 @@ MAX_CHARS = 1_000
 START_SECONDS = 120.0
 """For a worker to import its libraries; seconds on an idle machine."""
 _MAX_REPLY = 65_536
-_WORKER_MODULE = "submission.symbolic_worker"
+_WORKER_MODULE = "submission.parsing.symbolic_worker"
 
 
 class SymbolicChecker:

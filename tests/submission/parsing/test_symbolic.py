@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from submission import symbolic
-from submission.symbolic import MAX_CHARS, SymbolicChecker
+from submission.parsing import symbolic
+from submission.parsing.symbolic import MAX_CHARS, SymbolicChecker
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_an_orphan_ends() -> None:
     """A parent that is killed outright, with its worker idle, leaves nothing behind."""
     code = (
         "import os, signal\n"
-        "from submission.symbolic import SymbolicChecker\n"
+        "from submission.parsing.symbolic import SymbolicChecker\n"
         "import psutil\n"
         "c = SymbolicChecker(timeout=20)\n"
         "assert c.equal('x', 'x')\n"
@@ -173,7 +173,7 @@ def test_an_orphan_ends() -> None:
 def test_the_worker_speaks_json_lines_only() -> None:
     request = json.dumps({"prediction": "x+x", "gold": "2x"}) + "\n"
     done = subprocess.run(
-        [sys.executable, "-m", "submission.symbolic_worker", "20"],
+        [sys.executable, "-m", "submission.parsing.symbolic_worker", "20"],
         input=request * 2,
         capture_output=True,
         text=True,

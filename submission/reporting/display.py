@@ -14,7 +14,7 @@ from rich.text import Text
 
 from submission.gateway.rehearsal import Row
 from submission.problems import Problem
-from submission.results import ContestResults
+from submission.reporting.results import ContestResults
 
 
 class LiveView:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from kit.package.checkpoint import check_weights, inspect, tensor_names
+from submission.checkpoint import check_weights, inspect, tensor_names
 from tests.kit.package.made import make_checkpoint, write_json
 
 

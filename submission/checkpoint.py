@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit.package.architectures import generating_architectures
+from submission.architectures import generating_architectures
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -1,8 +1,8 @@
-"""The child of `submission.symbolic`: compares pairs of answers with math-verify until its input ends.
+"""The child of `submission.parsing.symbolic`: compares answers with math-verify until its input ends.
 
-Run as `python -m submission.symbolic_worker SECONDS`. One JSON object a line each way: {"ready": true} first,
-then {"prediction", "gold"} in and {"equal": bool} out. A model's text only ever meets math-verify's ANTLR
-grammar for LaTeX; its plain-expression reader, which evaluates Python, is not used. math-verify's own
+Run as `python -m submission.parsing.symbolic_worker SECONDS`. One JSON object a line each way:
+{"ready": true} first, then {"prediction", "gold"} in and {"equal": bool} out. A model's text only ever meets
+math-verify's ANTLR grammar for LaTeX; its plain-expression reader, which evaluates Python, is not used. Its own
 time-outs are off, since they are signals: the parent kills this process instead.
 """
 
@@ -46,7 +46,8 @@ def make_comparer() -> Callable[[str, str], bool]:
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
-    # Units were taken off by `submission.spelling`, which knows "4t" from "4 tons"; math-verify does not.
+    # Units were taken off by `submission.parsing.spelling`, which knows "4t" from "4 tons", as
+    # math-verify does not.
     spelling = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none"
     )

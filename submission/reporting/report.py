@@ -6,7 +6,7 @@ Everything that came from a model or a problem file is escaped by jinja2's autoe
 from pathlib import Path
 
 from submission.files import write_text
-from submission.results import ContestResults, Result
+from submission.reporting.results import ContestResults, Result
 from submission.settings import ContestSettings
 
 # Longer texts are cut in the page; the journal keeps them whole.

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from submission.extraction import boxes, closing_brace
+from submission.parsing.extraction import boxes, closing_brace
 
 MAX_ANSWER_CHARS = 2_000
 """Longer texts are nobody's final answer: they are neither normalised nor compared."""

@@ -1,0 +1,1 @@
+"""How an answer is read: found in a text, spelled canonically, worked out, compared symbolically."""
