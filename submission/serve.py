@@ -54,7 +54,9 @@ def serve_rehearsal(setup: Setup, journal: Path, socket: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with _predictor(setup, journal) as predict:
         server = start_server(predict, socket)
-        ended.wait()
+        # Awake once a second: a signal that another thread took runs its handler only when this one wakes.
+        while not ended.wait(timeout=1.0):
+            pass
         server.stop(grace=None)
 
 

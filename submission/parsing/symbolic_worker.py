@@ -2,8 +2,8 @@
 
 Run as `python -m submission.parsing.symbolic_worker SECONDS`. One JSON object a line each way:
 {"ready": true} first, then {"prediction", "gold"} in and {"equal": bool} out. A model's text only ever meets
-math-verify's ANTLR grammar for LaTeX; its plain-expression reader, which evaluates Python, is not used. Its own
-time-outs are off, since they are signals: the parent kills this process instead.
+math-verify's ANTLR grammar for LaTeX; its plain-expression reader, which evaluates Python, is not used. Its
+own time-outs are off, since they are signals: the parent kills this process instead.
 """
 
 import functools

@@ -211,7 +211,7 @@ def test_an_engine_that_does_not_start_is_a_failed_run(contest: Contest, tmp_pat
         (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
         (lambda folder: os.truncate(folder / "model.safetensors", 5000), "cut short"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "a pickle"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "foo"}'), "foo"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "foo"}'), "architectures"),
     ],
 )
 def test_a_bad_model_folder_is_refused_before_it_is_loaded(
