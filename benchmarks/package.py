@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from submission.cli import run
+from submission.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_LIMIT = 1.5
@@ -116,6 +117,7 @@ def main(
     folder: Annotated[
         Path | None, typer.Option(help="Where to work; three times the size is needed.")
     ] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure and print; exit code 1 where a ratio is over its limit."""
     console = Console()
@@ -144,6 +146,10 @@ def main(
         table.add_row(name, f"{ratio:.2f}", f"{limit:.2f}", style="red" if ratio > limit else "")
     table.add_row("largest process (MiB)", f"{peak:.0f}", "")
     console.print(table)
+    if json_path:
+        figures = {"gigabytes": gigabytes, "repeats": repeats, "seconds": times, "peak_mib": peak}
+        figures["ratios"] = [{"name": name, "ratio": ratio, "limit": limit} for name, ratio, limit in ratios]
+        write_text(json_path, json.dumps(figures, indent=2) + "\n")
     if any(ratio > limit for _, ratio, limit in ratios):
         raise typer.Exit(1)
 

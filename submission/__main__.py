@@ -11,7 +11,9 @@ from rich.console import Console
 from submission.cli import run
 from submission.setup import resolve
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 BundleOption = Annotated[
     Path | None,

@@ -4,6 +4,7 @@ The same two processes, and the same rules, as under the organiser's gateway; on
 """
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from submission.clock import STARTED_AT, Stopwatch, started_at
 from submission.contest import Known, read_known
-from submission.files import atomic_writer
+from submission.files import write_bytes
 from submission.gateway.rehearsal import Gateway, GatewayError, Row
 from submission.journal import read_journal
 from submission.problems import Problem
@@ -193,7 +194,11 @@ def _died(process: "subprocess.Popen[bytes]", outputs: Outputs) -> str:
 
 
 def write_submission(path: Path, rows: Sequence[Row]) -> None:
-    """Write columns `id` and `answer` as the gateway would, atomically: parquet or csv by the suffix."""
+    """Write columns `id` and `answer` as the gateway would, atomically: parquet or csv by the suffix.
+
+    Raises:
+        ValueError: the disk is full or gone; the message holds the answers.
+    """
     import polars as pl
 
     answers = [row.answer for row in rows]
@@ -205,11 +210,19 @@ def write_submission(path: Path, rows: Sequence[Row]) -> None:
         else pl.Series([None if a is None else str(a) for a in answers], dtype=pl.String)
     )
     frame = pl.DataFrame({"id": pl.Series([row.id for row in rows], dtype=pl.String), "answer": series})
-    with atomic_writer(path) as file:
-        if path.suffix == ".parquet":
-            frame.write_parquet(file)
-        else:
-            frame.write_csv(file)
+    content = io.BytesIO()
+    if path.suffix == ".parquet":
+        frame.write_parquet(content)
+    else:
+        frame.write_csv(content)
+    try:
+        write_bytes(path, content.getvalue())
+    except OSError as error:
+        told = ", ".join(f"{row.id}={row.answer}" for row in rows)
+        raise ValueError(
+            f"{path} cannot be written: {error.strerror or error}; make room and run the same command again "
+            f"(answers in the journal are kept). The answers: {told}"
+        ) from None
 
 
 __all__ = ["GatewayError", "Outputs", "run_contest", "server_process", "write_submission"]

@@ -1,6 +1,7 @@
 """Local contests in two real processes, with recorded samples in the model's place."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,3 +222,21 @@ def test_a_bad_model_folder_is_refused_before_it_is_loaded(
     done = contest.run("--set", "engine.kind=transformers", MATH_MODEL_PATH=str(tmp_path / "model"))
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert not contest.out.exists()
+
+
+def test_a_full_disk_at_the_end_tells_the_answers(contest: Contest, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here (not root)")
+    try:
+        # The samples' own texts fill the disk: journal first, then there is no room for the submission.
+        contest.record({name: [Recorded("x" * 200_000 + "\\boxed{2}", 9, 0.1)] for name in "abc"})
+        contest.out = disk / "submission.parquet"
+        done = contest.run()
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "a=2, b=2, c=2" in done.stderr
+        assert not contest.out.exists() and not list(disk.glob(".submission*"))
+    finally:
+        subprocess.run([str(shutil.which("umount")), str(disk)], check=True)
