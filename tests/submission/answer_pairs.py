@@ -1,5 +1,7 @@
 """The answer checker's specification: (gold, prediction, expected). `EXACT` pairs need no algebra."""
 
+import pytest
+
 EXACT = [
     # Integers and how models type them.
     ("42", "42", True),
