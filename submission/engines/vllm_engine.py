@@ -9,6 +9,7 @@ linear in prompt tokens (shared prefixes are cached), decoding in completion tok
 
 import asyncio
 import logging
+import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -106,6 +107,8 @@ class VllmEngine:
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
+        # Reaps the processes that vllm killed and did not wait for, those of a failed start included.
+        multiprocessing.active_children()
 
 
 def engine_arguments(model: Path, settings: EngineSettings, max_context: int) -> dict[str, Any]:

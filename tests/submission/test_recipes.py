@@ -1,5 +1,6 @@
 """Typed recipes, the contest's settings, and the shipped profiles."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,5 +232,5 @@ def test_every_single_field_survives_a_round_trip_through_toml(tmp_path: Path) -
         if model is ContestSettings or value is None:
             continue
         section = next(key for key, part in default if type(part) is model)
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        text = json.dumps(value) if isinstance(value, bool | tuple) else str(value)
         assert ContestSettings.load(None, [f"{section}.{name}={text}"]) == default

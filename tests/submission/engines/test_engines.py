@@ -1,6 +1,7 @@
 """The two real engines on a random tiny checkpoint: the same protocol, checked by the same tests."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Iterator
@@ -26,8 +27,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def children() -> set[int]:
     """Process ids of everything this process started, helpers of Python's own left out."""
-    family = psutil.Process().children(recursive=True)
-    return {child.pid for child in family if "resource_tracker" not in " ".join(child.cmdline())}
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # gone meanwhile, or dead and not yet reaped
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
 
 
 class Running:

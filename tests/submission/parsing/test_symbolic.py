@@ -1,5 +1,6 @@
 """The killable symbolic checker: real workers, real overruns, many threads."""
 
+import contextlib
 import json
 import os
 import signal
@@ -30,11 +31,12 @@ def hasty() -> Iterator[SymbolicChecker]:
 
 
 def children() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if any("symbolic_worker" in part for part in child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # gone meanwhile, or dead and not yet reaped
+            if any("symbolic_worker" in part for part in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_equal_and_different(checker: SymbolicChecker) -> None:
