@@ -30,7 +30,7 @@ from submission.cli import run
 from submission.engines.base import Message
 from submission.files import write_text
 from submission.gateway.rehearsal import Gateway
-from submission.journal import read_journal
+from submission.journal import AnswerLine, read_journal
 from submission.local import Outputs, server_process
 from submission.problems import Problem, load_problems
 from submission.settings import ContestRules
@@ -123,8 +123,7 @@ def measure(
 
 
 def _tokens_of_last(journal: Path) -> int:
-    answers = [record for record in read_journal(journal).records if record["type"] == "answer"]
-    return int(answers[-1]["tokens"])
+    return read_journal(journal).of(AnswerLine)[-1].tokens
 
 
 @contextmanager

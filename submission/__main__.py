@@ -1,6 +1,8 @@
 """Command line of the contest runtime: a local contest, the server under Kaggle, or one problem."""
 
 import logging
+import math
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +34,12 @@ def _overrides(extra: list[str] | None, **named: object) -> list[str]:
     return [*given, *(extra or [])]
 
 
+def _positive(name: str, seconds: float) -> float:
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"{name} {seconds:g} must be a positive number of seconds")
+    return seconds
+
+
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
@@ -52,6 +60,10 @@ def main(
     shuffle: Annotated[
         int | None, typer.Option(help="Ask the problems in the random order of this seed.")
     ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Start anew, even if this contest was interrupted before."),
+    ] = False,
     num_agents: AgentsOption = None,
     max_attempts: AttemptsOption = None,
     setting: SetOption = None,
@@ -73,7 +85,8 @@ def main(
     if serve:
         _serve(bundle, overrides, journal, rehearsal_socket, problems)
     elif problems is not None:
-        _contest(bundle, overrides, problems, out, call_limit, shuffle)
+        _positive("--call-limit", call_limit)
+        _contest(bundle, overrides, problems, out, call_limit=call_limit, shuffle=shuffle, fresh=fresh)
     else:
         raise ValueError("nothing to do: give --problems FILE for a local contest, --serve, or `solve`")
 
@@ -93,8 +106,8 @@ def _serve(
         serve_rehearsal(resolve(bundle, overrides), journal, socket)
         return
     try:
-        setup = resolve(bundle, overrides)
-    except ValueError:
+        setup = resolve(bundle, overrides, strict=not is_rerun())
+    except Exception:
         # At commit time this must fail loudly; in the run that counts a file of defaults beats none.
         if not is_rerun():
             raise
@@ -108,8 +121,10 @@ def _contest(
     overrides: list[str],
     problems: Path,
     out: Path,
+    *,
     call_limit: float,
     shuffle: int | None,
+    fresh: bool,
 ) -> None:
     from submission.local import GatewayError, Outputs, run_contest
     from submission.problems import load_problems
@@ -122,6 +137,8 @@ def _contest(
     options = [] if bundle is None else ["--bundle", str(bundle)]
     for override in overrides:
         options += ["--set", override]
+    # A terminated contest ends its server and leaves nothing behind, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
     try:
         outcome = run_contest(
@@ -131,6 +148,7 @@ def _contest(
             server_options=options,
             call_seconds=call_limit,
             shuffle=shuffle,
+            fresh=fresh,
             console=console,
         )
     except GatewayError as error:
@@ -160,6 +178,7 @@ def solve(
     """Solve one problem with a bundle, or with the model in MATH_MODEL_PATH."""
     from submission.solve import solve_one
 
+    _positive("--time-limit", time_limit)
     setup = resolve(
         bundle, _overrides(setting, solver__num_agents=num_agents, solver__max_attempts=max_attempts)
     )

@@ -11,6 +11,7 @@ time on any text, and builds no number of more than `MAX_DIGITS` digits.
 import math
 import re
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from submission.parsing.extraction import Extracted, closing_brace, extract, joined_boxes
@@ -41,8 +42,17 @@ _PLAIN_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _MODULUS = re.compile(r"\\pmod(?:\{[^{}]*\}|[0-9a-z]+)$|\(\\?(?:mod|bmod)[^()]*\)$")
 _RELATION = re.compile(r"(?<![<>!])=|\\approx|\\equiv")
 _NAME = re.compile(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'?(?:\([a-zA-Z0-9,]+\))?|\|[A-Z]+\||\\angle ?[A-Z]+")
+_SEPARATOR = re.compile(
+    r"\\\\|[,;]|\\?&|\\(?:vee|wedge|lor|land)(?![a-zA-Z])"
+    r"|(?<=[0-9)}!])(?:and|or|for|if|but|then|where|when|while|with|since)"
+)
+_OPERATOR = re.compile(r"\\(?:cdot|times|div|frac|sqrt)(?![a-zA-Z])")
+_PROSE = re.compile(r"[a-zA-Z'-]{2,}(?: [a-zA-Z'-]+)*")
+# x=1x=5 and x_1=3x_2=5, where only a space stood between two equations for one letter.
+_REPEATED = re.compile(r"(?<![a-zA-Z])(\\?[a-zA-Z]+)(?:_\{?\w+\}?)?=[^=]*[0-9)}]\1(?:_\{?\w+\}?)?=")
 _LONG_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}")
 _CHOICE_LABEL = re.compile(r"\(([A-H])\):?(?=[^)])")
+_COMMA_NUMBER = re.compile(r"-?[0-9]+,[0-9]+")
 _BASE = re.compile(r"([0-9A-F]+)_([0-9]+)")
 _DANGLING = re.compile(
     r"(?:[-+*/^_=<>&]|\\(?:cdot|times|frac|sqrt|leq|geq|cup|cap|in|pm))$|\\frac\{\}|\\frac\{[^{}]*\}\{\}"
@@ -62,8 +72,9 @@ class Gold(NamedTuple):
 def to_int(text: str) -> int | None:
     r"""The exact integer that an answer stands for ("1,234", "012", "12.0", "1.2e3", "x = 42"), or None.
 
-    Arithmetic of numbers is worked out exactly ("2^{10}-1" is 1023); anything rounded, symbolic, in another
-    base, or of more than `MAX_DIGITS` digits is None.
+    Arithmetic of numbers is worked out exactly ("2^{10}-1" is 1023). Of "x = 1/3 \approx 0.33" the exact part
+    counts; where there is only a rounded one ("x \approx 5"), it is taken at its word. Anything symbolic, in
+    another base, of more than `MAX_DIGITS` digits, or with several values ("n=3 or n=5") is None.
     """
     plain = text.strip()
     if _PLAIN_INTEGER.fullmatch(plain):
@@ -186,13 +197,58 @@ def check(
     return False
 
 
+def _last_relation(normalized: str) -> re.Match[str] | None:
+    found = list(_RELATION.finditer(normalized))
+    return found[-1] if found else None
+
+
 def _split_relation(normalized: str) -> tuple[str, str]:
-    """("x", "5") for "x=5"; the last relation counts, and the left side is "" where there is none."""
-    *_, last = (None, *_RELATION.finditer(normalized))
-    return (normalized[: last.start()], normalized[last.end() :]) if last else ("", normalized)
+    """("x", "5") for "x=5" and "5=x"; the last relation counts, and the name is "" where there is none."""
+    last = _last_relation(normalized)
+    if last is None:
+        return "", normalized
+    left, right = normalized[: last.start()], normalized[last.end() :]
+    if _NAME.fullmatch(right) and exact_value(left) is not None:
+        return right, left
+    return left, right
+
+
+def _lists_equations(normalized: str) -> bool:
+    """Whether it is several equations ("x=1,x=5", "x,y=5"): those have no one value, least of all the last.
+
+    A chain is one equation ("x=2+3=5"), and so is one after some prose ("Thus,x=5").
+    """
+    last = _last_relation(normalized)
+    if last is None:
+        return False
+    if _REPEATED.search(normalized):
+        return True
+    before = normalized[: last.start()]
+    if not _SEPARATOR.search(before):
+        return False
+    pieces = _SEPARATOR.split(_outside_brackets(before))
+    for piece, following in pairwise(pieces):
+        side = _OPERATOR.sub("", _RELATION.split(following, maxsplit=1)[0])
+        # Without a letter it is the rest of a number, or goes on with the same equation: ",000=", "\\\\=".
+        if any(char.isalpha() for char in side) and not _PROSE.fullmatch(piece):
+            return True
+    return False
+
+
+def _outside_brackets(text: str) -> str:
+    """Without what is in brackets of any kind: "f(1,2)+c" becomes "f()+c"."""
+    kept, depth = [], 0
+    for char in text:
+        depth -= char in ")]}" and depth > 0
+        if depth == 0:
+            kept.append(char)
+        depth += char in "([{"
+    return "".join(kept)
 
 
 def _value(normalized: str) -> Fraction | None:
+    if _lists_equations(normalized):
+        return None
     _, right = _split_relation(_MODULUS.sub("", normalized))
     label = _CHOICE_LABEL.match(right)
     return exact_value(right[label.end() :] if label else right)
@@ -205,6 +261,8 @@ def _decide(normalized: str, raw: str, gold: Gold) -> bool | None:
         return True
     if _is_words(gold) or (len(normalized) == len(gold.normalized) == 1):
         return _fold(normalized) == _fold(gold.normalized)
+    if gold.value is not None and _lists_equations(normalized):
+        return False
     name, _ = _split_relation(normalized)
     gold_name, _ = _split_relation(gold.normalized)
     if name and gold_name and name != gold_name:
@@ -220,10 +278,9 @@ def _decide(normalized: str, raw: str, gold: Gold) -> bool | None:
 
 def _same_value(normalized: str, raw: str, gold: Gold) -> bool | None:
     value, expected = _value(normalized), gold.value
-    if (value is None) != (expected is None) and "," in normalized + gold.normalized:
-        # A decimal comma (2,74) can only be told from a list by the number on the other side.
-        value = _decimal_comma(normalized) if value is None else value
-        expected = _decimal_comma(gold.normalized) if expected is None else expected
+    if (value is None) != (expected is None):
+        value = _decimal_comma(normalized, raw) if value is None else value
+        expected = _decimal_comma(gold.normalized, gold.text) if expected is None else expected
     if value is None or expected is None:
         # Prose is no number, and algebra is slow to find that out.
         return False if expected is not None and _LONG_WORD.search(normalized) else None
@@ -245,8 +302,11 @@ def _close(value: Fraction, expected: Fraction, normalized: str, gold: Gold) -> 
     return error <= Fraction(1, 10**6) and error <= abs(expected) / 1000
 
 
-def _decimal_comma(normalized: str) -> Fraction | None:
-    return exact_value(normalized.replace(",", ".")) if re.fullmatch(r"-?[0-9]+,[0-9]+", normalized) else None
+def _decimal_comma(normalized: str, raw: str) -> Fraction | None:
+    """2{,}74 as 2.74: TeX's way to type a comma within a number. A bare 2,74 is a list, as to math-verify."""
+    if "{,}" not in raw or not _COMMA_NUMBER.fullmatch(normalized):
+        return None
+    return exact_value(normalized.replace(",", "."))
 
 
 def _is_percent(text: str) -> bool:

@@ -30,7 +30,8 @@ def generating_architectures() -> dict[str, list[str]]:
         ValueError: transformers is not installed or does not list its models.
     """
     done = subprocess.run(
-        [sys.executable, "-c", _LIST_NAMES],
+        # -P: a transformers.py in the working folder must not be taken for the library.
+        [sys.executable, "-P", "-c", _LIST_NAMES],
         capture_output=True,
         text=True,
         timeout=300,

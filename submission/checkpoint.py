@@ -103,15 +103,47 @@ def inspect(folder: Path) -> Checkpoint:
 
 
 def _is_file(path: Path) -> bool:
-    """Follows links: a hub's cache keeps a checkpoint as links to its blobs. Contents are what is copied."""
-    if path.is_symlink() and not path.exists():
-        raise ValueError(f"{path} is a link to a file that does not exist; obtain the checkpoint again")
+    """Whether a regular file lies there, itself or by a link that stays with the checkpoint.
+
+    Raises:
+        ValueError: a link that leads nowhere or elsewhere, or a fifo, socket or device (reading could hang).
+    """
+    if path.is_symlink():
+        _check_link(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(
+            f"{path} is a fifo, socket or device, not a regular file; obtain the checkpoint again"
+        )
     return path.is_file()
 
 
-def read_json(path: Path) -> Any:
-    """Parse a checkpoint's JSON file; ValueError naming the file when it is missing, huge or malformed."""
+def _check_link(path: Path) -> None:
+    """Contents are what is copied, so a link out of the checkpoint could carry any file into a bundle.
+
+    A hub's cache keeps a checkpoint as links: `models--X/snapshots/REVISION/FILE -> ../../blobs/HASH`.
+    """
     try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # Python 3.11 and 3.12 report a ring of links as RuntimeError
+        raise ValueError(
+            f"{path} is a link to a file that does not exist ({path.readlink()}); obtain the checkpoint again"
+        ) from None
+    folder = path.parent.resolve()
+    allowed = [folder]
+    if folder.parent.name == "snapshots":
+        allowed.append(folder.parent.parent / "blobs")
+    if not any(target.is_relative_to(place) for place in allowed):
+        raise ValueError(
+            f"{path} is a link to {target}, outside the checkpoint's folder; if that file belongs to the "
+            "checkpoint, put a copy of it in the link's place (cp --remove-destination), else remove the link"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Parse a checkpoint's JSON file; ValueError naming it when it is no regular file, huge or malformed."""
+    try:
+        if not _is_file(path):
+            raise ValueError(f"{path} is missing or not a regular file; the checkpoint needs it")
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(
                 f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB: not a checkpoint's JSON file"
@@ -125,18 +157,18 @@ def read_json(path: Path) -> Any:
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
     path = folder / "config.json"
-    if not path.exists() and (folder / "adapter_config.json").exists():
+    if not _is_file(path) and (folder / "adapter_config.json").exists():
         raise ValueError(
             f"{folder} is an adapter, not a model; merge it into its base model first "
             "(peft: merge_and_unload, then save_pretrained)"
         )
-    if not path.exists():
+    if not _is_file(path):
         raise ValueError(f"model {folder} has no config.json; give the folder that save_pretrained wrote")
     config = read_json(path)
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object; obtain the checkpoint again")
     for name in ("config.json", "tokenizer_config.json"):
-        content = read_json(folder / name) if (folder / name).exists() else {}
+        content = read_json(folder / name) if _is_file(folder / name) else {}
         if isinstance(content, dict) and content.get("auto_map"):
             raise ValueError(
                 f"{folder / name} asks for custom code (auto_map), which a bundle never runs; use a model "

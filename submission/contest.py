@@ -16,7 +16,7 @@ from typing import Any
 
 from submission.budget import Budget
 from submission.engines.base import Engine
-from submission.journal import Journal, read_journal
+from submission.journal import AnswerLine, Journal, read_journal
 from submission.scoring import Scorer
 from submission.settings import ContestSettings
 from submission.solver import Sample, Solution, Solver
@@ -39,19 +39,14 @@ def problem_key(identifier: str, text: str) -> str:
 
 def read_known(path: Path, low: int, high: int) -> Known:
     """Answers (within `low`..`high`) and seconds spent, from a journal; nothing from a missing one."""
-    answers: dict[str, int] = {}
-    elapsed = 0.0
-    for record in read_journal(path).records:
-        spent = record.get("elapsed")
-        if isinstance(spent, int | float) and math.isfinite(spent):
-            elapsed = max(elapsed, float(spent))
-        answer, key = record.get("answer"), record.get("key")
-        if record.get("type") != "answer" or not isinstance(answer, int) or isinstance(answer, bool):
-            continue
+    content = read_journal(path)
+    answers = {
+        line.key: line.answer
+        for line in content.of(AnswerLine)
         # A default answer is no knowledge: the problem deserves its time after a restart.
-        if isinstance(key, str) and low <= answer <= high and record.get("source") != "default":
-            answers[key] = answer
-    return Known(answers, elapsed)
+        if line.key and low <= line.answer <= high and line.source != "default"
+    }
+    return Known(answers, max((line.elapsed for line in content.lines), default=0.0))
 
 
 class Contest:
@@ -103,7 +98,8 @@ class Contest:
         """Start the engine; returns the error, "" if it stands."""
         try:
             await self._engine.start()
-        except Exception as error:
+        # A library that calls sys.exit() must not take the contest's loop with it.
+        except (Exception, SystemExit) as error:
             log.exception("the engine did not start")
             message = f"{type(error).__name__}: {error}"
             self._write("fault", what="engine did not start", error=message)
@@ -116,7 +112,7 @@ class Contest:
     async def _start_scorer(self, scorer: Scorer) -> None:
         try:
             await scorer.start()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("the PRM did not start")
             self._write("fault", what="PRM did not start", error=f"{type(error).__name__}: {error}")
         else:
@@ -149,6 +145,9 @@ class Contest:
         )
         if solution.source != "default":
             self._known[key] = solution.answer
+        if solution.samples and all(sample.finish == "error" for sample in solution.samples):
+            error = solution.samples[0].error
+            self._write("fault", what="every sample failed", id=identifier, error=error)
         self._note_answer(identifier, key, solution, trouble)
         return solution.answer
 

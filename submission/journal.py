@@ -1,8 +1,8 @@
 """The contest's journal: one JSON line a fact, written as it happens, read back after a crash.
 
-Lines: `contest` (start, limits), `ready` (engine loaded), `problem` (begun), `sample`, `answer`, `end`,
-`fault`. A write that fails (full disk) never stops a contest: it is reported once and the facts stay in
-memory. Lines are self-contained, so a file cut in mid-line loses that line alone.
+A write that fails (full disk) never stops a contest: it is reported once, and what could not be written is
+lost to a restart and to the report, not to the run. Lines are self-contained, so a file cut in mid-line loses
+that line alone. What is read is input like any other: each line is checked against its model.
 """
 
 import json
@@ -11,9 +11,105 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 log = logging.getLogger(__name__)
+
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    at: Seconds = 0.0
+    """Epoch seconds."""
+    elapsed: Seconds = 0.0
+    """Seconds since the contest's start."""
+
+
+class ContestLine(_Line):
+    """A process of the contest began."""
+
+    type: Literal["contest"]
+    digest: str = ""
+    name: str = ""
+    time_limit: Seconds = 0.0
+
+
+class ReadyLine(_Line):
+    """The engine is loaded."""
+
+    type: Literal["ready"]
+
+
+class ProblemLine(_Line):
+    """A problem arrived."""
+
+    type: Literal["problem"]
+    id: str
+    key: str = ""
+
+
+class BudgetLine(_Line):
+    """A problem got its seconds."""
+
+    type: Literal["budget"]
+    id: str
+    seconds: Seconds
+
+
+class SampleLine(_Line):
+    """A sample ended."""
+
+    type: Literal["sample"]
+    id: str
+    attempt: Count
+    answer: int | None = None
+    tokens: Count = 0
+    seconds: Seconds = 0.0
+    finish: str = ""
+    logprob: float | None = None
+    error: str = ""
+    prm_score: float | None = None
+    text: str = ""
+
+
+class AnswerLine(_Line):
+    """A problem was answered."""
+
+    type: Literal["answer"]
+    id: str = ""
+    key: str = ""
+    answer: int
+    source: str = ""
+    votes: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = []
+    samples: Count = 0
+    tokens: Count = 0
+    seconds: Seconds = 0.0
+    stopped: str = ""
+
+
+class FaultLine(_Line):
+    """Something went wrong that a reader of the report has to know."""
+
+    type: Literal["fault"]
+    what: str
+    error: str = ""
+    id: str = ""
+
+
+class EndLine(_Line):
+    """The contest is over: this journal is not continued."""
+
+    type: Literal["end"]
+
+
+Line = ContestLine | ReadyLine | ProblemLine | BudgetLine | SampleLine | AnswerLine | FaultLine | EndLine
+L = TypeVar("L", bound=_Line)
+_LINES: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="type")])
 
 
 class Journal:
@@ -63,7 +159,7 @@ class Journal:
 
     def _fail(self, error: OSError) -> None:
         if not self.failed:
-            self.failed = f"journal {self.path} cannot be written: {error.strerror}; continuing in memory"
+            self.failed = f"journal {self.path} cannot be written: {error.strerror}; the contest goes on"
             log.error(self.failed)
 
     def close(self) -> None:
@@ -75,29 +171,34 @@ class Journal:
 
 @dataclass(frozen=True)
 class JournalContent:
-    """What could be read: records in order, and how many lines were damaged."""
+    """What could be read: lines in order, and how many were damaged."""
 
-    records: list[dict[str, Any]]
+    lines: list[Line]
     damaged: int
+
+    def of(self, kind: type[L]) -> list[L]:
+        """The lines of one kind, in order."""
+        return [line for line in self.lines if isinstance(line, kind)]
+
+
+def parse_line(raw: bytes) -> Line | None:
+    """One line of a journal, or None if it is damaged or of no known kind."""
+    try:
+        # Not straight from bytes: the parser for JSON refuses the lone surrogates that model text may hold.
+        return _LINES.validate_python(json.loads(raw))
+    except (ValidationError, ValueError, RecursionError, OverflowError):
+        return None
 
 
 def read_journal(path: Path) -> JournalContent:
-    """Read a journal, skipping damaged lines (a cut last line, garbage); a missing file is empty."""
+    """Read a journal, skipping damaged lines; one that is missing or cannot be read is empty."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         return JournalContent([], 0)
-    records, damaged = [], 0
-    for line in data.split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            damaged += 1
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            damaged += 1
-    return JournalContent(records, damaged)
+    except OSError as error:
+        log.warning("journal %s cannot be read: %s", path, error.strerror)
+        return JournalContent([], 0)
+    parsed = [parse_line(raw) for raw in data.split(b"\n") if raw.strip()]
+    lines = [line for line in parsed if line is not None]
+    return JournalContent(lines, len(parsed) - len(lines))

@@ -4,6 +4,8 @@ The same two processes, and the same rules, as under the organiser's gateway; on
 """
 
 import contextlib
+import fcntl
+import hashlib
 import io
 import os
 import signal
@@ -17,6 +19,7 @@ from pathlib import Path
 from random import Random
 
 from rich.console import Console
+from rich.text import Text
 
 from submission.clock import STARTED_AT, Stopwatch, started_at
 from submission.contest import Known, read_known
@@ -27,7 +30,7 @@ from submission.problems import Problem
 from submission.reporting.display import LiveView, print_results
 from submission.reporting.report import write_report
 from submission.reporting.results import ContestResults, collect
-from submission.serve import continues, end_journal
+from submission.serve import PARENT, continues, end_journal, put_aside
 from submission.setup import Setup
 
 # Engine processes get this long to end by themselves.
@@ -52,6 +55,8 @@ class Outputs:
         """
         if submission.suffix not in {".parquet", ".csv"}:
             raise ValueError(f"--out {submission}: expected a name ending in .parquet or .csv")
+        if submission.is_dir():
+            raise ValueError(f"--out {submission} is a folder: name a file")
         try:
             submission.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=submission.parent) as probe:
@@ -76,6 +81,7 @@ def run_contest(
     server_options: Sequence[str],
     call_seconds: float,
     shuffle: int | None = None,
+    fresh: bool = False,
     console: Console,
 ) -> ContestResults:
     """Play all problems through the gateway, write the submission and the report, print the table.
@@ -86,25 +92,28 @@ def run_contest(
         outputs: from `Outputs.beside`.
         server_options: command-line options with which the server resolves the same setup.
         call_seconds: the gateway's deadline for every call but the first.
+        fresh: start anew even if an unfinished journal of this contest lies there.
         console: where progress goes.
 
     Raises:
         GatewayError: what would have cost the run under the organiser's gateway as well. The journal
             stays, and the same command continues from it.
+        ValueError: another contest writes to the same outputs, or the submission cannot be written.
     """
     ordered = list(problems)
     if shuffle is not None:
         Random(shuffle).shuffle(ordered)
-    known = Known({}, 0.0)
-    if continues(read_journal(outputs.journal).records, setup):
-        known = read_known(outputs.journal, setup.settings.rules.answer_min, setup.settings.rules.answer_max)
-        console.print(f"continuing {outputs.journal}: {len(known.answers)} answers known")
-    elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
-    limit = setup.settings.rules.time_limit
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="aimo-") as folder:
-        socket = Path(folder) / "gateway.sock"
-        with server_process(server_options, outputs, socket, fresh=not known.answers) as process:
+    with _only_one(outputs.submission):
+        known = Known({}, 0.0) if fresh else _known(setup, outputs, console)
+        if not known.answers:
+            put_aside(outputs.journal)
+        elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
+        limit = setup.settings.rules.time_limit
+        rows: list[Row] = []
+        with (
+            _socket() as socket,
+            server_process(server_options, outputs, socket, fresh=not known.answers) as process,
+        ):
             gateway = Gateway(
                 socket, setup.settings.rules, call_seconds=call_seconds, alive=lambda: _died(process, outputs)
             )
@@ -116,23 +125,68 @@ def run_contest(
                     view.row(problem, row)
             spent = elapsed()
             gateway.close()
-    write_submission(outputs.submission, rows)
-    end_journal(outputs.journal)
-    outcome = collect(
-        ordered,
-        rows,
-        outputs.journal,
-        name=setup.name,
-        time_limit=limit,
-        elapsed=spent,
-        served=served,
-        notes=setup.notes,
-    )
-    write_report(outputs.report, outcome, setup.settings)
-    print_results(outcome, console)
-    console.print(f"submission {outputs.submission}", highlight=False, soft_wrap=True)
-    console.print(f"report     {outputs.report.resolve().as_uri()}", highlight=False, soft_wrap=True)
+        write_submission(outputs.submission, rows)
+        end_journal(outputs.journal)
+        outcome = collect(
+            ordered,
+            rows,
+            outputs.journal,
+            name=setup.name,
+            time_limit=limit,
+            elapsed=spent,
+            served=served,
+            notes=setup.notes,
+        )
+        print_results(outcome, console)
+        console.print(Text(f"submission {outputs.submission}"), soft_wrap=True)
+        _report(outputs.report, outcome, setup, console)
     return outcome
+
+
+def _known(setup: Setup, outputs: Outputs, console: Console) -> Known:
+    """What an interrupted run of this contest left; a run that had no answer yet left nothing."""
+    rules = setup.settings.rules
+    if not continues(read_journal(outputs.journal), setup):
+        return Known({}, 0.0)
+    known = read_known(outputs.journal, rules.answer_min, rules.answer_max)
+    if not known.answers:
+        return Known({}, 0.0)
+    line = f"continuing {outputs.journal}: {len(known.answers)} answers known, {known.elapsed:.0f} s spent"
+    console.print(Text(f"{line} (--fresh starts anew)"), soft_wrap=True)
+    return known
+
+
+def _report(path: Path, outcome: ContestResults, setup: Setup, console: Console) -> None:
+    try:
+        write_report(path, outcome, setup.settings)
+    except OSError as error:
+        console.print(Text(f"no report: {path} cannot be written: {error.strerror}", "red"), soft_wrap=True)
+    else:
+        console.print(Text(f"report     {path.resolve().as_uri()}"), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _only_one(submission: Path) -> Iterator[None]:
+    """Two contests with one output would mix their journals: the second one is refused."""
+    name = hashlib.sha256(str(submission.resolve()).encode()).hexdigest()[:24]
+    with (Path(tempfile.gettempdir()) / f"aimo-{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another contest is writing to {submission}: wait for it, or give another --out"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _socket() -> Iterator[Path]:
+    """A path for a Unix socket, in a folder of its own: such paths have at most 107 bytes."""
+    for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a private folder is made below it
+        if len(os.fsencode(parent)) <= 70:
+            with tempfile.TemporaryDirectory(prefix="aimo-", dir=parent) as folder:
+                yield Path(folder) / "gateway.sock"
+            return
 
 
 @contextlib.contextmanager
@@ -159,6 +213,7 @@ def server_process(
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
         "PYTHONDONTWRITEBYTECODE": "1",
         STARTED_AT: str(started_at()),
+        PARENT: str(os.getpid()),
         **(extra or {}),
     }
     command = [sys.executable, "-P", "-m", "submission", "--serve", *options]

@@ -22,12 +22,18 @@ class Runtime:
 
     Args:
         make_contest: builds the contest; called inside the loop's thread.
-        seconds_left: time left in the contest; an answer is waited for no longer than that (and
-            `GRACE_SECONDS`), whatever the loop is doing.
+        seconds_left: time left in the contest.
+        cap: seconds that a single problem may take. The first answer is waited for as long as the contest
+            lasts, since the model loads behind it; every later one no longer than this, whatever the loop
+            is doing. `GRACE_SECONDS` come on top of both.
     """
 
-    def __init__(self, make_contest: Callable[[], Contest], seconds_left: Callable[[], float]) -> None:
+    def __init__(
+        self, make_contest: Callable[[], Contest], seconds_left: Callable[[], float], cap: float
+    ) -> None:
         self._seconds_left = seconds_left
+        self._cap = cap
+        self._calls = 0
         self._loop = asyncio.new_event_loop()
         self._contest: Contest | None = None
         self._open: set[concurrent.futures.Future[int]] = set()
@@ -58,16 +64,29 @@ class Runtime:
         contest = self._contest
         if contest is None:
             return default
+        self._calls += 1
+        if self._calls > 1 and not self._responds():
+            log.error("the contest's loop does not respond: problem %s gets what is known", identifier)
+            return contest.fallback(identifier, text)
         future = asyncio.run_coroutine_threadsafe(contest.answer(identifier, text), self._loop)
         self._open.add(future)
+        left = max(0.0, self._seconds_left())
         try:
-            return future.result(timeout=max(0.0, self._seconds_left()) + GRACE_SECONDS)
+            return future.result(timeout=(left if self._calls == 1 else min(left, self._cap)) + GRACE_SECONDS)
         except (Exception, concurrent.futures.CancelledError):
             log.exception("problem %s was given up from outside", identifier)
             future.cancel()
             return contest.fallback(identifier, text)
         finally:
             self._open.discard(future)
+
+    def _responds(self) -> bool:
+        """Whether the loop turns at all: one that hangs must not cost the grace of every problem to come."""
+        if not self._thread.is_alive():
+            return False
+        turned = threading.Event()
+        self._loop.call_soon_threadsafe(turned.set)
+        return turned.wait(timeout=2.0)
 
     def close(self, timeout: float = 30.0) -> None:
         """End the contest and its engine; idempotent."""

@@ -113,7 +113,7 @@ def check_prm(folder: Path) -> None:
         kinds = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"PRM {folder}: config.json cannot be read: {error}") from None
-    if not kinds or not str(kinds[0]).endswith("ForTokenClassification"):
+    if not isinstance(kinds, list) or not kinds or not str(kinds[0]).endswith("ForTokenClassification"):
         raise ValueError(
             f"PRM {folder}: architectures {kinds!r} is not a ...ForTokenClassification checkpoint"
         )

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from submission.engines import make_engine
 from submission.gateway.organiser import RERUN, find_organiser, serve
 from submission.gateway.predict import make_predict
 from submission.gateway.rehearsal import start_server
-from submission.journal import Journal, read_journal
+from submission.journal import ContestLine, EndLine, Journal, JournalContent, read_journal
 from submission.offline import go_offline
 from submission.runtime import Runtime
 from submission.scoring import PrmScorer
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # A journal that nobody wrote to for this long belongs to another day's contest.
 STALE_SECONDS = 86_400.0
 PR_SET_PDEATHSIG = 1
+PARENT = "AIMO_PARENT_PID"
 
 
 def serve_organiser(setup: Setup | None, journal: Path, test_csv: Path | None) -> None:
@@ -75,7 +76,11 @@ def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any
         return
     go_offline()
     rules = setup.settings.rules
-    known, lines = begin_journal(journal, setup)
+    try:
+        known, lines = begin_journal(journal, setup)
+    except Exception:
+        log.exception("no journal: the contest goes on without one")
+        known, lines = Known({}, 0.0), Journal(None)
     elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
 
     def contest() -> Contest:
@@ -83,7 +88,7 @@ def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any
         scorer = PrmScorer(setup.prm) if setup.prm else None
         return Contest(setup.settings, engine, lines, elapsed, known, scorer)
 
-    runtime = Runtime(contest, lambda: rules.time_limit - elapsed())
+    runtime = Runtime(contest, lambda: rules.time_limit - elapsed(), setup.settings.budget.cap)
 
     def answer(identifier: str, text: str) -> int:
         return runtime.answer(identifier, text, rules.default_answer)
@@ -96,16 +101,13 @@ def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any
 
 def begin_journal(path: Path, setup: Setup) -> tuple[Known, Journal]:
     """Open the journal: the unfinished one of this very contest is continued, any other is put aside."""
-    records = read_journal(path).records
+    content = read_journal(path)
     known = Known({}, 0.0)
-    if continues(records, setup):
+    if continues(content, setup):
         known = read_known(path, setup.settings.rules.answer_min, setup.settings.rules.answer_max)
         log.warning("continuing %s: %d answers known", path, len(known.answers))
-    elif records:
-        try:
-            path.replace(path.with_name(f"{path.name}.previous"))
-        except OSError as error:
-            log.warning("%s stays in place: %s", path, error.strerror)
+    else:
+        put_aside(path)
     journal = Journal(path)
     journal.write(
         {
@@ -120,6 +122,16 @@ def begin_journal(path: Path, setup: Setup) -> tuple[Known, Journal]:
     return known, journal
 
 
+def put_aside(path: Path) -> None:
+    """Rename an earlier contest's journal, so that this one begins its own."""
+    try:
+        path.replace(path.with_name(f"{path.name}.previous"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s stays in place: %s", path, error.strerror)
+
+
 def end_journal(path: Path) -> None:
     """Mark the contest as over: its journal will not be continued."""
     journal = Journal(path)
@@ -127,18 +139,19 @@ def end_journal(path: Path) -> None:
     journal.close()
 
 
-def continues(records: Sequence[Mapping[str, Any]], setup: Setup) -> bool:
-    """Whether these records are of this very contest, unfinished, and of today."""
-    if not records or any(record.get("type") == "end" for record in records):
+def continues(content: JournalContent, setup: Setup) -> bool:
+    """Whether these lines are of this very contest, unfinished, and of today."""
+    begun = content.of(ContestLine)
+    if not begun or content.of(EndLine):
         return False
-    last = records[-1].get("at")
-    fresh = isinstance(last, int | float) and 0 <= time.time() - last < STALE_SECONDS
-    return fresh and records[0].get("digest") == setup.digest
+    age = time.time() - content.lines[-1].at
+    return 0 <= age < STALE_SECONDS and begun[0].digest == setup.digest
 
 
 def _die_with_parent() -> None:
     """Ask Linux to end this process when its parent ends, however that happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
+        # It may have ended before the line above took hold.
+        if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
             sys.exit("the parent process is gone")

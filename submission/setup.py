@@ -37,19 +37,18 @@ class Setup:
     notes: tuple[str, ...] = ()
 
 
-def resolve(bundle: Path | None, overrides: Sequence[str] = ()) -> Setup:
+def resolve(bundle: Path | None, overrides: Sequence[str] = (), *, strict: bool = True) -> Setup:
     """Check the inputs before anything expensive starts.
 
     Args:
         bundle: a bundle's folder; None takes `MATH_MODEL_PATH` and default settings.
         overrides: `section.key=value`, over the bundle's own `contest.toml`.
+        strict: refuse a damaged bundle or PRM; else note it and go on, as the run that counts has to.
 
     Raises:
         ValueError: no model is named, the bundle is damaged, or a setting is wrong.
     """
-    prm = _folder_from(PRM_VARIABLE)
-    if prm is not None:
-        check_prm(prm)
+    prm, prm_notes = _prm(strict=strict)
     if bundle is None:
         settings, notes = _checked(ContestSettings.load(None, overrides))
         model = _folder_from(MODEL_VARIABLE)
@@ -59,21 +58,38 @@ def resolve(bundle: Path | None, overrides: Sequence[str] = ()) -> Setup:
         if model is None and settings.engine.kind != "replay":
             raise ValueError(f"no model: give --bundle DIR, or a model's folder in {MODEL_VARIABLE}")
         name = model.name if model else "recorded samples"
-        return Setup(settings, model, prm, name, _digest(settings, str(model)), notes)
+        return Setup(
+            settings, model, prm, name, _digest(settings, str(model), model, prm), (*prm_notes, *notes)
+        )
     opened = Bundle.open(bundle)
     faults = quick_check(bundle)
-    if faults:
-        shown = "; ".join(f"{fault.path} {fault.message}" for fault in faults[:5])
+    shown = "; ".join(f"{fault.path} {fault.message}" for fault in faults[:5])
+    # A stray file harms nobody: what is loaded is loaded by name.
+    if strict and any(fault.kind != "added" for fault in faults):
         raise ValueError(f"bundle {bundle} is not what was built ({len(faults)} faults): {shown}")
     settings, notes = _checked(ContestSettings.load(opened.settings, overrides))
+    if faults:
+        notes = (*notes, f"The bundle is not what was built ({len(faults)} faults): {shown}")
     about = opened.manifest.data.get("model")
     about = about if isinstance(about, dict) else {}
     name = str(about.get("name") or bundle.name)
     if about.get("note"):
         notes = (*notes, str(about["note"]))
-    return Setup(
-        settings, opened.model.resolve(), prm, name, _digest(settings, opened.manifest.digest), notes
-    )
+    digest = _digest(settings, opened.manifest.digest, prm)
+    return Setup(settings, opened.model.resolve(), prm, name, digest, (*prm_notes, *notes))
+
+
+def _prm(*, strict: bool) -> tuple[Path | None, tuple[str, ...]]:
+    """The PRM's folder; one that cannot be used costs the ties, not the contest."""
+    try:
+        prm = _folder_from(PRM_VARIABLE)
+        if prm is not None:
+            check_prm(prm)
+    except ValueError as error:
+        if strict:
+            raise
+        return None, (f"No PRM: {error}",)
+    return prm, ()
 
 
 def _folder_from(variable: str) -> Path | None:
@@ -100,5 +116,12 @@ def _checked(settings: ContestSettings) -> tuple[ContestSettings, tuple[str, ...
     return settings.model_copy(update={"engine": engine}), (note,)
 
 
-def _digest(settings: ContestSettings, source: str) -> str:
-    return hashlib.sha256(f"{source}\n{settings.model_dump_json()}".encode()).hexdigest()[:16]
+def _digest(settings: ContestSettings, source: str, *folders: Path | None) -> str:
+    """Fingerprint of a contest: its settings, where the model comes from, and what those folders hold."""
+    digest = hashlib.sha256(f"{source}\n{settings.model_dump_json()}".encode())
+    recording = settings.engine.recording
+    files = [item for folder in folders if folder for item in sorted(folder.iterdir())]
+    for file in [*files, *([recording] if recording else [])]:
+        status = file.stat()
+        digest.update(f"\n{file} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]

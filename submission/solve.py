@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from submission.engines import make_engine
 from submission.engines.base import EngineError
@@ -27,6 +30,8 @@ def solve_one(
     """
     if not text.strip():
         raise ValueError("the problem is empty: give its text as the argument")
+    if output is not None:
+        _check_output(output)
     go_offline()
     try:
         solution = asyncio.run(_solve(setup, text, time_limit, console))
@@ -35,17 +40,33 @@ def solve_one(
     votes = ", ".join(f"{answer}: {count}" for answer, count in solution.votes) or "none"
     tokens = sum(sample.tokens for sample in solution.samples)
     console.print(
-        f"votes {votes} ({len(solution.samples)} samples, {tokens} tokens, {solution.seconds:.1f} s, "
-        f"stopped: {solution.stopped})",
-        highlight=False,
+        Text(
+            f"votes {votes} ({len(solution.samples)} samples, {tokens} tokens, {solution.seconds:.1f} s, "
+            f"stopped: {solution.stopped})"
+        )
     )
     if solution.source == "default":
         console.print("[yellow]no sample answered: this is the default answer[/]")
+        errors = {sample.error for sample in solution.samples if sample.error}
+        for message in sorted(errors):
+            console.print(Text(f"fault: {message}", "bold red"))
     console.print(f"[bold]{solution.answer}[/]", highlight=False)
     if output is not None:
         write_text(output, json.dumps(_as_json(setup, text, solution), indent=2) + "\n")
-        console.print(f"written to {output}", soft_wrap=True, highlight=False)
+        console.print(Text(f"written to {output}"), soft_wrap=True)
     return solution
+
+
+def _check_output(path: Path) -> None:
+    """Refuse an output that cannot be written, before a model is loaded for it."""
+    if path.is_dir():
+        raise ValueError(f"--output-file {path} is a folder: name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"--output-file {path}: cannot write there: {error.strerror}") from None
 
 
 async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -> Solution:
@@ -53,7 +74,7 @@ async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -
     scorer = PrmScorer(setup.prm) if setup.prm else None
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"loading {setup.name}")
+        task = progress.add_task(f"loading {escape(setup.name)}")
         await engine.start()
         try:
             if scorer is not None:

@@ -98,7 +98,7 @@ class Solver:
             finally:
                 await run.abort_rest()
             if self._scorer is not None:
-                await run.score(self._scorer, text, begun + seconds)
+                await run.score(self._scorer, text, begun + seconds, stopped)
         return run.solution(loop.time() - begun, stopped)
 
 
@@ -135,8 +135,9 @@ class _Run:
             self._prompt = self._engine.encode_chat(messages)
         except Exception as error:  # noqa: BLE001 - a template or tokenizer that chokes costs this problem alone
             return f"prompt failed: {type(error).__name__}: {error}"
-        self._max_tokens = min(self._settings.max_tokens, self._engine.max_context - len(self._prompt))
-        if self._max_tokens < LEAST_COMPLETION:
+        room = self._engine.max_context - len(self._prompt)
+        self._max_tokens = min(self._settings.max_tokens, room)
+        if room < LEAST_COMPLETION:
             return f"prompt of {len(self._prompt)} tokens does not fit the context"
         return ""
 
@@ -228,13 +229,17 @@ class _Run:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ABORT_SECONDS)
 
-    async def score(self, scorer: Scorer, text: str, deadline: float) -> None:
-        """Score every sample that answered, if the time allows; a scorer that fails changes nothing."""
-        loop = asyncio.get_running_loop()
-        answered = [sample for sample in self._samples if sample.answer is not None]
-        left = deadline - loop.time()
-        if len({sample.answer for sample in answered}) < 2 or left <= 0:
+    async def score(self, scorer: Scorer, text: str, deadline: float, stopped: str) -> None:
+        """Score the samples of the leading answers if the vote is tied and the time allows.
+
+        A scorer that fails changes nothing.
+        """
+        ranked = tally(self._votes(stopped))
+        tied = {answer for answer, count in ranked if count == ranked[0][1]}
+        left = deadline - asyncio.get_running_loop().time()
+        if len(tied) < 2 or left <= 0:
             return
+        answered = [sample for sample in self._samples if sample.answer in tied]
         try:
             scores = await asyncio.wait_for(scorer.score(text, [sample.text for sample in answered]), left)
         except Exception:  # TimeoutError included
@@ -245,12 +250,10 @@ class _Run:
             sample.prm_score = value if math.isfinite(value) else None
 
     def solution(self, seconds: float, stopped: str) -> Solution:
-        """Count the votes. When the time ran out, the boxes of cut-off samples count as well."""
-        votes = [sample.answer for sample in self._finished]
-        source = "vote" if leader(votes) is not None else "partial"
-        if stopped == "time out":
-            done = {sample.attempt for sample in self._finished}
-            votes += [sample.answer for sample in self._samples if sample.attempt not in done]
+        """Count the votes."""
+        votes = self._votes(stopped)
+        finished = leader([sample.answer for sample in self._finished])
+        source = "vote" if finished is not None else "partial"
         answer = leader(votes, self._prm_means())
         if answer is None:
             answer, source = self._rules.default_answer, "default"
@@ -262,6 +265,14 @@ class _Run:
             seconds=seconds,
             stopped=stopped,
         )
+
+    def _votes(self, stopped: str) -> list[int | None]:
+        """Answers in order of arrival; when the time ran out, the boxes of cut-off samples as well."""
+        votes = [sample.answer for sample in self._finished]
+        if stopped == "time out":
+            done = {sample.attempt for sample in self._finished}
+            votes += [sample.answer for sample in self._samples if sample.attempt not in done]
+        return votes
 
     def _prm_means(self) -> dict[int, float]:
         scores: dict[int, list[float]] = {}

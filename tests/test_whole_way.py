@@ -18,7 +18,7 @@ import pytest
 
 from kit.package import cut_network
 from kit.package.offline import why_not_cut
-from submission.journal import read_journal
+from submission.journal import ReadyLine, SampleLine, read_journal
 from tests.submission.gateway.stand_in import make_package
 from tests.tiny import make_tiny_checkpoint
 
@@ -76,8 +76,8 @@ class House:
         (found,) = [line for line in readme_commands() if all(mark in line for mark in marks)]
         return found
 
-    def samples(self, journal: str) -> list[dict[str, object]]:
-        return [r for r in read_journal(self.folder / journal).records if r["type"] == "sample"]
+    def samples(self, journal: str) -> list[SampleLine]:
+        return read_journal(self.folder / journal).of(SampleLine)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +121,10 @@ def test_a_local_contest(house: House) -> None:
     frame = pl.read_parquet(house.folder / "submission.parquet")
     assert frame["id"].to_list() == ["a", "b"] and frame.schema["answer"] == pl.Int64
     assert len(house.samples("submission.journal.jsonl")) == 8
-    assert all(sample["tokens"] for sample in house.samples("submission.journal.jsonl"))
+    assert all(sample.tokens for sample in house.samples("submission.journal.jsonl"))
     assert "of 2" in done.stdout
+    # The issue's own bound: listening within 20 s, whatever is loading behind.
+    assert float(re.findall(r"served after ([0-9.]+) s", done.stdout)[0]) < 20
 
 
 def test_solve_one_problem(house: House) -> None:
@@ -174,8 +176,7 @@ def test_the_notebook_runs_as_it_is_in_the_rerun(house: House, tmp_path: Path) -
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert pl.read_parquet(tmp_path / "submission.parquet")["id"].to_list() == ["x1", "x2"]
-    journal = read_journal(tmp_path / "aimo.journal.jsonl").records
-    assert any(record["type"] == "ready" for record in journal)
-    assert sum(record["type"] == "sample" for record in journal) == 8
+    journal = read_journal(tmp_path / "aimo.journal.jsonl")
+    assert journal.of(ReadyLine) and len(journal.of(SampleLine)) == 8
     # Nothing was written into the bundle.
     house.run(house.command("package verify"))

@@ -24,6 +24,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from kit.package import wheels
 from kit.package.build import Built, build
@@ -36,7 +37,7 @@ from submission.cli import run
 from submission.settings import ContestSettings, profile_path
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-console = Console(stderr=True, soft_wrap=True)
+console = Console(stderr=True, soft_wrap=True, emoji=False)
 DEFAULT_MODEL_NOTE = (
     "This is the kit's default model (135M parameters): it proves that the whole way works, but it solves "
     "little beyond one-step arithmetic."
@@ -61,9 +62,10 @@ def package(
     ] = None,
     target: Annotated[str | None, typer.Option(help=f"{GRAMMAR}. Default: this machine.")] = None,
     kaggle_user: Annotated[str | None, typer.Option(help="Your Kaggle user name, for the metadata.")] = None,
-    wheel_cache: Annotated[Path, typer.Option(help="Where downloaded wheels are kept.")] = Path(
-        "build/wheels"
-    ),
+    wheel_cache: Annotated[
+        Path,
+        typer.Option(help="Where downloaded wheels are kept.", show_default="the repository's build/wheels"),
+    ] = wheels.ROOT / "build" / "wheels",
     with_wheels: Annotated[
         bool, typer.Option("--wheels/--no-wheels", help="--no-wheels: quick, but cannot be installed.")
     ] = True,
@@ -83,7 +85,7 @@ def package(
     checkpoint = inspect(model or _default_model())
     house = None
     if with_wheels and not dry_run:
-        console.print(f"wheels for {wanted.name} (kept in {wheel_cache / wanted.name})")
+        console.print(f"wheels for {wanted.name} (kept in {wheel_cache / wanted.name})", markup=False)
         house = wheels.wheelhouse(wanted, wheel_cache)
     planned = plan(checkpoint, contest, wanted, house, kaggle_user=kaggle_user, model_note=model_note)
     if dry_run:
@@ -140,14 +142,20 @@ def rehearse(
     )
     table = Table("step", "seconds", "outcome")
     for step in record.steps:
-        table.add_row(step.name, f"{step.seconds:.1f}", step.outcome)
+        table.add_row(step.name, f"{step.seconds:.1f}", Text(step.outcome))
     Console().print(table)
     typer.echo(f"record: {record.path}")
 
 
 @contextmanager
 def _bytes_bar(title: str, total: int) -> Iterator[bundle.Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    # No markup: the title holds a path.
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)
@@ -176,7 +184,7 @@ def _show_built(built: Built, planned: Plan, out: Path) -> None:
         console.print("NOTE: built without wheels: it cannot be installed or rehearsed.", style="yellow")
     table = Table("part", "MB")
     for part, size in sorted(built.sizes.items()):
-        table.add_row(part, f"{size / 1e6:,.1f}")
+        table.add_row(Text(part), f"{size / 1e6:,.1f}")
     table.add_row("total", f"{sum(built.sizes.values()) / 1e6:,.1f}", style="bold")
     Console().print(table)
     typer.echo(f"{out}: {model['name']} for {planned.manifest['target']}, manifest {built.digest}")

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.text import Text
+
 from kit.package import cut_network
 from submission.bundle import install_commands
 
@@ -32,6 +34,11 @@ assert code in (errno.ENETUNREACH, errno.EHOSTUNREACH), f"connecting outward gav
 with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
     print("only lo, no way out")
 """
+
+
+def end_of(line: str, width: int) -> Text:
+    """The end of a line that another program wrote, to be shown: no markup, no control characters."""
+    return Text("".join(character for character in line[-width:] if character.isprintable()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,8 @@ def install_offline(
     """
     home = home or env_dir.with_name(env_dir.name + ".home")
     for command in install_commands(Path(bundle).absolute(), Path(env_dir).absolute(), python):
-        done = run_offline(command, home=home, on_line=on_line)
+        # As -P does: a venv.py or pip.py in the working folder must not be taken for the real one.
+        done = run_offline(command, home=home, on_line=on_line, extra={"PYTHONSAFEPATH": "1"})
         if done.code != 0:
             raise ValueError(
                 f"{' '.join(command[:4])} ... failed (exit code {done.code}) in the empty environment; build "

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-from kit.package.offline import install_offline, probe, run_offline, why_not_cut
+from kit.package.offline import end_of, install_offline, probe, run_offline, why_not_cut
 from kit.package.targets import Target
 from submission.bundle import Bundle, Manifest, quick_check, run_command, verify
 from submission.files import write_text
@@ -87,7 +88,7 @@ def rehearse_bundle(
     )
     # A failed rehearsal must not leave the record of an earlier, good one.
     record.path.unlink(missing_ok=True)
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, emoji=False)
     if reason:
         console.print(f"NOTE: this machine does not let the network be cut off: {reason}", markup=False)
     with tempfile.TemporaryDirectory(prefix="aimo-rehearsal-") as scratch:
@@ -106,7 +107,7 @@ def _run_steps(
     def step(name: str, work: Callable[[Callable[[str], None]], str]) -> None:
         started = time.monotonic()
         with console.status(name) as status:
-            outcome = work(lambda line: status.update(f"{name}: {line[-100:]}".replace("[", "(")))
+            outcome = work(lambda line: status.update(Text(f"{name}: ") + end_of(line, 100)))
         record.steps.append(Step(name, round(time.monotonic() - started, 1), outcome))
         console.print(f"{name}: {outcome} ({record.steps[-1].seconds:.1f} s)", markup=False, highlight=False)
 
@@ -146,7 +147,7 @@ def check_runs_here(manifest: Manifest, python: str) -> str:
     question = "import pip, platform; print(platform.python_version())"
     try:
         done = subprocess.run(
-            [python, "-c", question], capture_output=True, text=True, check=False, timeout=60
+            [python, "-I", "-c", question], capture_output=True, text=True, check=False, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"--python {python} cannot be run: {error}") from None

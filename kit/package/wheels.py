@@ -139,7 +139,7 @@ def _resolve_here(target: Target, needed: Sequence[str], constraints: Path) -> s
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
         command = [
-            *(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"),
+            *(sys.executable, "-P", "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"),
             *("--only-binary=:all:", "--report", str(report), "--constraint", str(constraints), *needed),
         ]
         _run(command, f"pip could not resolve the wheels for {target.name}")
@@ -192,7 +192,7 @@ def _download(target: Target, choice: Path, folder: Path, left_out: Sequence[str
         listed.write_text("\n".join(wanted) + "\n", encoding="utf-8")
         common = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(listed)]
         where = [] if here else abroad
-        command = [sys.executable, "-m", "pip", "download", *common, *where, "--dest", str(folder)]
+        command = [sys.executable, "-P", "-m", "pip", "download", *common, *where, "--dest", str(folder)]
         _run(command, f"pip could not download the wheels for {target.name}")
     return _chosen_files(wanted, folder, target)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from submission.answers import extract
 from submission.engines.base import Chunk, EngineError, Message, SampleRequest
-from submission.journal import read_journal
+from submission.journal import SampleLine, read_journal
 
 # Chunks a recorded sample is cut into: enough for a deadline to fall inside one.
 CHUNKS = 8
@@ -121,10 +121,10 @@ def load_recording(path: Path) -> dict[str, list[Recorded]]:
 
 
 def _from_journal(path: Path) -> Iterable[tuple[str, Recorded]]:
-    for record in read_journal(path).records:
+    for sample in read_journal(path).of(SampleLine):
         # A sample that was cut off took as long as it was let: its own length is unknown.
-        if record.get("type") == "sample" and record.get("finish") in {"stop", "length"}:
-            yield str(record["id"]), Recorded(record["text"], record["tokens"], record["seconds"])
+        if sample.finish in {"stop", "length"}:
+            yield sample.id, Recorded(sample.text, sample.tokens, sample.seconds)
 
 
 def _from_table(path: Path) -> Iterable[tuple[str, Recorded]]:

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from submission.gateway.frames import answer_frame, single_value
+from submission.problems import MAX_PROBLEM_CHARS
 
 log = logging.getLogger(__name__)
-
-# A statement beyond this is cut: no contest problem is that long, and it must not stall the tokenizer.
-MAX_PROBLEM_CHARS = 100_000
 
 
 def make_predict(answer: Callable[[str, str], int], low: int, high: int, default: int) -> Callable[..., Any]:
@@ -34,10 +32,16 @@ def make_predict(answer: Callable[[str, str], int], low: int, high: int, default
             identifier = single_value(given[0]) if given else ""
             # A csv that still has its answers sends a third argument: the statement is always the second.
             problem = single_value(given[1]) if len(given) > 1 else ""
+            # No contest problem is longer; one that is must not stall the tokenizer.
             value = answer(str(identifier), str("" if problem is None else problem)[:MAX_PROBLEM_CHARS])
-        except Exception:
-            log.exception("predict(%r) failed; giving the default answer", identifier)
-        return answer_frame(identifier, in_range(value, low, high, default))
+        # SystemExit and its kind too: whatever it is, no answer is worth the run.
+        except BaseException:
+            log.exception("predict failed; giving the default answer")
+        try:
+            return answer_frame(identifier, in_range(value, low, high, default))
+        except BaseException:
+            log.exception("the id cannot be sent back")
+            return answer_frame("", in_range(value, low, high, default))
 
     return predict
 

@@ -44,6 +44,8 @@ _SPELLING = {"drop": "", "space": " ", "frac": r"\frac", "text": r"\text", "perc
 _SPELLING |= {"geq": r"\geq ", "neq": r"\neq ", "empty": r"\emptyset ", "less": "<", "greater": ">"}
 _DEGREES = re.compile(r"\^\s?\{?\s?\\(?:circ|degree)\s?\}?|\\degree(?:s|(?![a-zA-Z]))")
 _COMMA = re.compile(r" ?\{ ?, ?\} ?")
+_QUAD = re.compile(r"\s*+(?:\\q?quad(?![a-zA-Z])\s*+)++(?![=&,;]|\\text\s?\{\s?(?:and|or)\s?\}|(?:and|or)\s)")
+_AND_OR_AT_END = re.compile(r"\\text\s?\{\s?(?:and|or)\s?\}$|\s(?:and|or)$")
 _AND_OR = re.compile(r",?\s?\\text\s?\{\s?(?:and|or)\s?\}\s?|,?\s(?:and|or)\s")
 _TEXT_UNIT = re.compile(
     r"(?<=\S)\s?\\text\s?\{\s?(?!\s?(?:[ap]\.?\s?m\b|i\s?\}))[a-zA-Z][a-zA-Z ./-]*\}(?:\^\{?[0-9]\}?)?$"
@@ -101,6 +103,8 @@ def normalize(text: str) -> str:
     text = " ".join(text.replace("\x00", "").split())
     boxed = next(boxes(text), None)
     text = _strip(boxed[0] if boxed else text)
+    if "quad" in text:
+        text = _QUAD.sub(_equation_gap, text)
     text = _COMMANDS.sub(lambda found: _SPELLING.get(str(found.lastgroup), found.group()), text)
     text = _DEGREES.sub("", _COMMA.sub(",", text))
     text = _AND_OR.sub(",", " ".join(text.split()))
@@ -137,6 +141,14 @@ def _strip(text: str) -> str:
             break
         text = shorter
     return text
+
+
+def _equation_gap(found: re.Match[str]) -> str:
+    """A wide space between two equations is as good as a comma."""
+    before, after = found.string[: found.start()], found.string[found.end() :]
+    between = "=" in before and "=" in after
+    divided = before[-1:] in (",", ";", "=") or _AND_OR_AT_END.search(before)
+    return ", " if between and not divided else " "
 
 
 def _canonical_number(found: re.Match[str]) -> str:

@@ -146,7 +146,7 @@ class _Worker:
     """One child process; used by one thread at a time, killed from any."""
 
     def __init__(self, timeout: float) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])  # the folder that holds the package
         paths = [root, *(path for path in sys.path if path and path != root)]
         self.timeout = timeout
         self.usable = True

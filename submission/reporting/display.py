@@ -1,10 +1,8 @@
 """What a person sees in the terminal: a live view during a contest, a table after it."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from submission.gateway.rehearsal import Row
+from submission.journal import BudgetLine, Line, ProblemLine, SampleLine, parse_line
 from submission.problems import Problem
 from submission.reporting.results import ContestResults
 
@@ -52,17 +51,16 @@ class LiveView:
         """One problem is answered: a permanent line."""
         self._done += 1
         self._update()
-        mark = ""
+        left = max(0.0, self._seconds_left())
+        # Text, not markup: ids and answers are data, and may hold brackets.
+        line = Text.assemble(f"[{self._done}/{self._problems}] {problem.id}: ", (str(row.answer), "bold"))
         if problem.answer is not None:
             right = not row.lost and row.answer == problem.answer
-            mark = "[green]right[/]" if right else "[red]wrong[/]"
-        warning = f" [bold red]LOST: {row.lost}[/]" if row.lost else ""
-        left = max(0.0, self._seconds_left())
-        self._console.print(
-            f"[{self._done}/{self._problems}] {problem.id}: [bold]{row.answer}[/] {mark}{warning} "
-            f"after {row.seconds:.1f} s, {left:.0f} s left",
-            highlight=False,
-        )
+            line.append(" right" if right else " wrong", "green" if right else "red")
+        if row.lost:
+            line.append(f" LOST: {row.lost}", "bold red")
+        line.append(f" after {row.seconds:.1f} s, {left:.0f} s left")
+        self._console.print(line)
 
     def _render(self) -> RenderableType:
         self._update()
@@ -87,30 +85,28 @@ class LiveView:
             return
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            try:
-                self._note(json.loads(line))
-            except (ValueError, AttributeError):
-                continue
+        for raw in lines:
+            line = parse_line(raw)
+            if line is not None:
+                self._note(line)
 
-    def _note(self, record: dict[str, Any]) -> None:
-        kind = record.get("type")
-        if kind == "problem":
+    def _note(self, line: Line) -> None:
+        if isinstance(line, ProblemLine):
             self._votes.clear()
             self._samples = self._tokens = 0
-            self._status = f"{record.get('id')}"
-        elif kind == "budget":
-            self._status = f"{record.get('id')} (up to {record.get('seconds', 0):.0f} s)"
-        elif kind == "sample":
+            self._status = line.id
+        elif isinstance(line, BudgetLine):
+            self._status = f"{line.id} (up to {line.seconds:.0f} s)"
+        elif isinstance(line, SampleLine):
             self._samples += 1
-            self._tokens += int(record.get("tokens", 0))
-            if record.get("answer") is not None:
-                self._votes[record["answer"]] += 1
+            self._tokens += line.tokens
+            if line.answer is not None:
+                self._votes[line.answer] += 1
 
 
 def results_table(outcome: ContestResults) -> Table:
     """One row a problem: answer, right or wrong, votes, seconds, tokens."""
-    table = Table(title=f"Contest with {outcome.name}")
+    table = Table(title=Text(f"Contest with {outcome.name}"))
     table.add_column("problem")
     table.add_column("answer", justify="right")
     table.add_column("gold", justify="right")
@@ -124,11 +120,11 @@ def results_table(outcome: ContestResults) -> Table:
         if len(result.votes) > 4:
             votes += f", {len(result.votes) - 4} more"
         table.add_row(
-            result.problem.id,
+            Text(result.problem.id),
             Text(str(result.answer)),
             "-" if result.problem.answer is None else str(result.problem.answer),
             marks[result.right],
-            votes or f"[yellow]{result.source}[/]",
+            Text(votes) if votes else Text(result.source, "yellow"),
             f"{result.seconds:.1f}",
             str(result.tokens),
         )

@@ -1,12 +1,12 @@
 """What came of a contest, gathered from the gateway's rows, the journal and the gold answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from submission.gateway.rehearsal import Row
-from submission.journal import read_journal
+from submission.journal import AnswerLine, FaultLine, ProblemLine, ReadyLine, SampleLine, read_journal
 from submission.problems import Problem
 
 
@@ -24,7 +24,7 @@ class Result:
     tokens: int
     stopped: str
     started: float
-    samples: tuple[Mapping[str, Any], ...] = field(repr=False, default=())
+    samples: tuple[SampleLine, ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,21 @@ def collect(
     served: float | None = None,
     notes: Sequence[str] = (),
 ) -> ContestResults:
-    """Join the gateway's rows with the journal's records; a row without a record counts as a default."""
-    records = read_journal(journal).records
-    answers = {record["id"]: record for record in records if record.get("type") == "answer"}
-    begun = {record["id"]: record["elapsed"] for record in records if record.get("type") == "problem"}
-    samples: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        if record.get("type") == "sample":
-            samples.setdefault(record["id"], []).append(record)
+    """Join the gateway's rows with the journal's records; a row without a record is told so."""
+    content = read_journal(journal)
+    answers: dict[str, AnswerLine] = {}
+    for line in content.of(AnswerLine):
+        # An answer known from before the restart keeps the votes that it was found by.
+        if line.source != "journal" or line.id not in answers:
+            answers[line.id] = line
+    begun = {line.id: line.elapsed for line in content.of(ProblemLine)}
+    samples: dict[str, dict[int, SampleLine]] = {}
+    for sample in content.of(SampleLine):
+        samples.setdefault(sample.id, {})[sample.attempt] = sample
     by_id = {problem.id: problem for problem in problems}
     results = []
     for row in rows:
-        problem, record = by_id[row.id], answers.get(row.id, {})
+        problem, answer = by_id[row.id], answers.get(row.id)
         right = None
         if problem.answer is not None:
             right = not row.lost and row.answer == problem.answer
@@ -100,17 +103,22 @@ def collect(
                 answer=row.answer,
                 right=right,
                 lost=row.lost,
-                source=str(record.get("source", "default")),
-                votes=tuple((vote[0], vote[1]) for vote in record.get("votes", ())),
+                source=answer.source if answer else "not recorded",
+                votes=tuple((vote[0], vote[1]) for vote in answer.votes) if answer else (),
                 seconds=row.seconds,
-                tokens=int(record.get("tokens", 0)),
-                stopped=str(record.get("stopped", "")),
-                started=float(begun.get(row.id, 0.0)),
-                samples=tuple(sorted(samples.get(row.id, ()), key=lambda sample: sample["attempt"])),
+                tokens=answer.tokens if answer else 0,
+                stopped=answer.stopped if answer else "",
+                started=begun.get(row.id, 0.0),
+                samples=tuple(samples.get(row.id, {}).values()),
             )
         )
-    faults = tuple(
-        f"{record.get('what')}: {record.get('error')}" for record in records if record.get("type") == "fault"
+    faults = [f"{line.what}: {line.error}" for line in content.of(FaultLine)]
+    unrecorded = sum(result.source == "not recorded" for result in results)
+    if unrecorded:
+        faults.append(
+            f"the journal lacks {unrecorded} answers: it could not be written (see the server's log)"
+        )
+    ready = next((line.elapsed for line in content.of(ReadyLine)), None)
+    return ContestResults(
+        name, tuple(results), time_limit, elapsed, served, ready, tuple(dict.fromkeys(faults)), tuple(notes)
     )
-    ready = next((record["elapsed"] for record in records if record.get("type") == "ready"), None)
-    return ContestResults(name, tuple(results), time_limit, elapsed, served, ready, faults, tuple(notes))

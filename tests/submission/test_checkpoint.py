@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from submission.checkpoint import check_weights, inspect, tensor_names
+from submission.architectures import generating_architectures
+from submission.checkpoint import check_weights, inspect, read_json, tensor_names
 from tests.kit.package.made import make_checkpoint, write_json
 
 
@@ -67,13 +68,84 @@ def test_what_is_not_needed_is_left_out_with_its_reason(model: Path) -> None:
     assert {"model/notes.txt", "model/checkpoint-1", "model/README.md"} < set(left)
 
 
-def test_a_hubs_cache_of_links_is_followed(model: Path, tmp_path: Path) -> None:
-    (model / "config.json").rename(tmp_path / "blob")
-    (model / "config.json").symlink_to(tmp_path / "blob")
-    assert "config.json" in inspect(model).files
-    (tmp_path / "blob").unlink()
-    with pytest.raises(ValueError, match=r"config\.json"):
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """A checkpoint as a hub's cache keeps it: every file is a link to a blob."""
+    repository = tmp_path / "models--org--name"
+    folder = make_checkpoint(repository / "snapshots" / "0123abc", shards=2)
+    (repository / "blobs").mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(repository / "blobs" / str(number))
+        path.symlink_to(Path("../../blobs", str(number)))
+    return folder
+
+
+def test_a_hubs_cache_of_links_is_followed(snapshot: Path, tmp_path: Path) -> None:
+    found = inspect(snapshot)
+    assert {"config.json", "model-00001-of-00002.safetensors"} < set(found.files)
+    assert (found.license, found.license_files) == ("apache-2.0", ("LICENSE",))
+    (tmp_path / "link").symlink_to(snapshot)
+    assert inspect(tmp_path / "link").files == found.files
+    (snapshot / "config.json").resolve().unlink()
+    with pytest.raises(ValueError, match=r"config\.json is a link to a file that does not exist"):
+        inspect(snapshot)
+
+
+def test_a_link_within_the_checkpoint_is_followed(model: Path) -> None:
+    (model / "NOTICE").symlink_to("LICENSE")
+    assert inspect(model).license_files == ("LICENSE", "NOTICE")
+
+
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "README.md", "chat_template.jinja", "config.json", "model.safetensors", "vocab.json"]
+)
+@pytest.mark.parametrize("hub", [False, True])
+def test_a_link_out_of_the_checkpoint_is_refused(tmp_path: Path, name: str, hub: bool) -> None:
+    model = make_checkpoint(tmp_path / ("models--a--b/snapshots/1" if hub else "model"))
+    secret = tmp_path / "blobs" / "secret"  # a folder called blobs is not the hub's wherever it lies
+    secret.parent.mkdir()
+    secret.write_bytes((model / name).read_bytes() if (model / name).exists() else b"{}")
+    (model / name).unlink(missing_ok=True)
+    (model / name).symlink_to(secret)
+    with pytest.raises(ValueError, match="outside the checkpoint's folder") as caught:
         inspect(model)
+    for part in (model / name, secret, "put a copy"):
+        assert str(part) in str(caught.value)
+
+
+def test_a_linked_shard_and_a_ring_of_links_are_refused(sharded: Path, tmp_path: Path) -> None:
+    shard = sharded / "model-00002-of-00002.safetensors"
+    shard.rename(tmp_path / "elsewhere")
+    shard.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"00002-of-00002.* outside the checkpoint's folder"):
+        inspect(sharded)
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    with pytest.raises(ValueError, match="is a link to a file that does not exist"):
+        inspect(sharded)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "README.md"]
+)
+def test_a_fifo_is_refused_and_not_read(model: Path, name: str) -> None:
+    (model / name).unlink()
+    os.mkfifo(model / name)
+    with pytest.raises(ValueError, match=rf"{name} is a fifo, socket or device"):
+        inspect(model)
+    with pytest.raises(ValueError, match="is a fifo"):
+        read_json(model / name)
+
+
+def test_the_list_of_architectures_runs_no_code_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("transformers.py", "json.py"):
+        (tmp_path / name).write_text("from pathlib import Path\nPath('was-run').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    assert "LlamaForCausalLM" in generating_architectures.__wrapped__()["llama"]
+    assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.parametrize(

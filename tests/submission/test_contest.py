@@ -1,5 +1,7 @@
 import asyncio
+import dataclasses
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from submission.clock import VirtualLoop
 from submission.contest import Contest, Known, problem_key, read_known
-from submission.engines.base import EngineError
+from submission.engines.base import Chunk, EngineError, SampleRequest
 from submission.engines.replay import Recorded, ReplayEngine
 from submission.gateway.predict import make_predict
-from submission.journal import Journal, read_journal
+from submission.journal import AnswerLine, BudgetLine, FaultLine, Journal, ReadyLine, SampleLine, read_journal
 from submission.settings import BudgetSettings, ContestRules, ContestSettings, SolverSettings
 from tests.submission.virtual import boxed, run_virtual
 
@@ -53,12 +56,11 @@ def test_answers_and_journal(tmp_path: Path) -> None:
     answers, spent = run_virtual(play(contest, [("a", "A?"), ("b", "B?")]))
     # 30 s to load, 20 s until two agree on a, 30 s until both samples of b are in.
     assert (answers, spent) == ([3, 4], 80)
-    records = read_journal(tmp_path / "j.jsonl").records
-    kinds = [record["type"] for record in records]
-    assert kinds.count("sample") == 4 and kinds.count("answer") == 2
-    assert [record["elapsed"] for record in records if record["type"] == "ready"] == [30]
+    journal = read_journal(tmp_path / "j.jsonl")
+    assert len(journal.of(SampleLine)) == 4 and len(journal.of(AnswerLine)) == 2
+    assert [line.elapsed for line in journal.of(ReadyLine)] == [30]
     # Load time is nobody's: 1000 - 50 - 30 available, 100 kept for the other, capped at 400.
-    assert [record["seconds"] for record in records if record["type"] == "budget"] == [400, 400]
+    assert [line.seconds for line in journal.of(BudgetLine)] == [400, 400]
 
 
 def test_a_restarted_contest_answers_known_problems_at_once(tmp_path: Path) -> None:
@@ -85,8 +87,7 @@ def test_an_engine_that_does_not_start_still_answers(tmp_path: Path) -> None:
     )
     answers, _ = run_virtual(play(contest, [("a", "A?"), ("b", "B?")]))
     assert answers == [7, 7]
-    faults = [record for record in read_journal(tmp_path / "j.jsonl").records if record["type"] == "fault"]
-    assert faults[0]["error"] == "EngineError: no GPU"
+    assert read_journal(tmp_path / "j.jsonl").of(FaultLine)[0].error == "EngineError: no GPU"
 
 
 def test_an_engine_that_never_finishes_loading_costs_no_overrun() -> None:
@@ -156,44 +157,50 @@ contests = st.fixed_dictionaries(
 @given(contests)
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_thousand_contests_keep_their_time_and_answer_everything(case: dict[str, Any]) -> None:
+    """Through `predict` itself, as the gateway calls it; only the thread in between is missing."""
     rules = ContestRules(time_limit=case["limit"], expected_problems=case["expected"])
+    solver = SolverSettings(num_agents=case["agents"], max_attempts=case["attempts"], agree=case["agree"])
+    budget = BudgetSettings(reserve=case["reserve"], floor=case["floor"], cap=case["cap"])
+    loop = VirtualLoop()
     contest = Contest(
-        ContestSettings(
-            rules=rules,
-            budget=BudgetSettings(reserve=case["reserve"], floor=case["floor"], cap=case["cap"]),
-            solver=SolverSettings(
-                num_agents=case["agents"], max_attempts=case["attempts"], agree=case["agree"]
-            ),
-        ),
+        ContestSettings(rules=rules, budget=budget, solver=solver),
         ReplayEngine(case["recording"], speed=case["speed"], load_seconds=case["load"]),
         Journal(None),
-        lambda: asyncio.get_running_loop().time(),
+        loop.time,
     )
-    times: list[tuple[float, float]] = []
-    answers: list[int] = []
+    predict = make_predict(
+        lambda identifier, text: loop.run_until_complete(contest.answer(identifier, text)),
+        rules.answer_min,
+        rules.answer_max,
+        rules.default_answer,
+    )
+    for name, pause in zip(case["order"], case["pause"], strict=False):
+        begun = loop.time()
+        frame = predict(name, f"problem {name}")
+        assert frame["id"].to_list() == [name]
+        (answer,) = frame["answer"].to_list()
+        assert isinstance(answer, int) and 0 <= answer <= 99_999
+        # A call ends within the limit; one that the gateway sends after it is answered at once.
+        assert loop.time() <= max(begun, case["limit"])
+        loop.run_until_complete(asyncio.sleep(pause))  # the gateway's own time
+    loop.run_until_complete(contest.close())
+    loop.close()
 
-    async def play_all() -> None:
-        contest.start()
-        for name, pause in zip(case["order"], case["pause"], strict=False):
-            begun = asyncio.get_running_loop().time()
-            value = await contest.answer(name, f"problem {name}")
-            times.append((begun, asyncio.get_running_loop().time()))
-            predict = make_predict(lambda *_, value=value: value, rules.answer_min, rules.answer_max, 0)
-            frame = predict(name, name)
-            assert frame.shape == (1, 2)
-            answers.append(frame["answer"][0])
-            await asyncio.sleep(pause)  # the gateway's own time
-        await contest.close()
 
-    run_virtual(play_all())
-    assert len(answers) == len(case["order"])
-    assert all(isinstance(answer, int) and 0 <= answer <= 99_999 for answer in answers)
-    # A call ends within the limit; one that the gateway sends after it is answered at once.
-    assert all(end <= max(begun, case["limit"]) for begun, end in times)
+class BrokenWeights(ReplayEngine):
+    """A model whose log-probabilities are NaN."""
+
+    async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
+        async for chunk in super().generate(request):
+            yield dataclasses.replace(chunk, logprobs=(float("nan"),))
 
 
 def test_journal_lines_are_json_even_with_nan(tmp_path: Path) -> None:
-    contest = make_contest({"a": [boxed(3, 1)]}, tmp_path / "j.jsonl")
-    run_virtual(play(contest, [("a", "A?")]))
-    for line in (tmp_path / "j.jsonl").read_text(encoding="ascii").splitlines():
+    path = tmp_path / "j.jsonl"
+    engine = BrokenWeights({"a": [boxed(3, 1)]})
+    clock = lambda: asyncio.get_running_loop().time()  # noqa: E731 - the contest's clock, in one line
+    contest = Contest(make_settings(), engine, Journal(path), clock)
+    assert run_virtual(play(contest, [("a", "A?")]))[0] == [3]
+    for line in path.read_text(encoding="ascii").splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in the journal"))
+    assert [sample.logprob for sample in read_journal(path).of(SampleLine)] == [None, None]

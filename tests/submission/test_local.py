@@ -1,6 +1,7 @@
 """Local contests in two real processes, with recorded samples in the model's place."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from submission.engines.replay import Recorded, write_recording
-from submission.journal import read_journal
+from submission.journal import ProblemLine, read_journal
 from tests.submission.virtual import boxed
 from tests.tiny import make_tiny_checkpoint
 
@@ -53,8 +54,25 @@ class Contest:
             check=False,
         )
 
-    def journal(self) -> list[dict[str, object]]:
-        return read_journal(self.out.with_suffix("").with_name("submission.journal.jsonl")).records
+    def start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command(),
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, problem: str, process: "subprocess.Popen[str]") -> None:
+        deadline = time.monotonic() + 60
+        while problem not in self.problems_begun():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+
+    def problems_begun(self) -> list[str]:
+        journal = read_journal(self.out.with_suffix("").with_name("submission.journal.jsonl"))
+        return [line.id for line in journal.of(ProblemLine)]
 
 
 @pytest.fixture
@@ -96,50 +114,70 @@ def test_a_run_in_which_nothing_answered_says_so_loudly(contest: Contest) -> Non
 
 
 def test_a_killed_server_ends_the_run_and_the_same_command_continues(contest: Contest) -> None:
-    contest.record({"a": [boxed(2, 0.1)], "b": [boxed(4, 30)], "c": [boxed(6, 0.1)]})
-    with subprocess.Popen(
-        contest.command(),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=contest.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not any(r["type"] == "problem" and r["id"] == "b" for r in contest.journal()):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
+    contest.record({"a": [boxed(2, 0.1)], "b": [boxed(4, 2)], "c": [boxed(6, 0.1)]})
+    with contest.start() as process:
+        contest.wait_for("b", process)
         (server,) = psutil.Process(process.pid).children()
         server.send_signal(signal.SIGKILL)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1 and "SERVER_CONNECTION_FAILED" in stderr
     assert not contest.out.exists()
-    # The engine is faster now and would answer 9 to `a`: the known answer stands.
-    contest.record({"a": [boxed(9, 0.1)], "b": [boxed(4, 0.1)], "c": [boxed(6, 0.1)]})
     done = contest.run()
     assert done.returncode == 0 and "1 answers known" in done.stdout
     assert pl.read_parquet(contest.out)["answer"].to_list() == [2, 4, 6]
+    # The answer that was known keeps the votes that it was found by.
+    assert re.search(r"a .* 2: 2 .* 160 ", done.stdout)
     # A finished contest is not continued: the next one starts afresh.
-    assert contest.run().returncode == 0
-    assert pl.read_parquet(contest.out)["answer"].to_list() == [9, 4, 6]
+    assert "known" not in contest.run().stdout
+
+
+def test_fresh_forgets_an_interrupted_contest(contest: Contest) -> None:
+    contest.record({"a": [boxed(2, 0.1)], "b": [boxed(4, 2)], "c": [boxed(6, 0.1)]})
+    with contest.start() as process:
+        contest.wait_for("b", process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "known" not in contest.run("--fresh").stdout
+
+
+def test_a_second_contest_with_the_same_output_is_refused(contest: Contest) -> None:
+    contest.record({name: [boxed(2, 3)] for name in "abc"})
+    with contest.start() as process:
+        contest.wait_for("a", process)
+        second = contest.run()
+        assert second.returncode == 2 and "another contest is writing" in second.stderr
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_ids_are_data_not_markup(contest: Contest) -> None:
+    contest.problems.write_text("id,problem,answer\na[/b],What is 1+1?,2\n")
+    contest.record({"a[/b]": [boxed(2, 0.1)]})
+    done = contest.run()
+    assert done.returncode == 0 and "a[/b]: 2 right" in done.stdout and "a[/b]" in done.stdout.split("┡")[1]
+
+
+def test_samples_that_all_fail_are_a_failed_run(contest: Contest) -> None:
+    contest.record({"another problem": [boxed(2, 0.1)]})
+    done = contest.run()
+    assert done.returncode == 1 and "fault: every sample failed" in done.stdout
+    assert pl.read_parquet(contest.out)["answer"].to_list() == [0, 0, 0]
+
+
+def test_a_long_temporary_folder_is_no_obstacle(contest: Contest, tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    assert contest.run(TMPDIR=str(deep)).returncode == 0
 
 
 def test_no_process_outlives_a_killed_gateway(contest: Contest) -> None:
     contest.record({name: [boxed(2, 30)] for name in "abc"})
-    process = subprocess.Popen(
-        contest.command(),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=contest.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while not any(record["type"] == "problem" for record in contest.journal()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    (server,) = psutil.Process(process.pid).children()
-    process.kill()
-    process.wait()
+    with contest.start() as process:
+        contest.wait_for("a", process)
+        (server,) = psutil.Process(process.pid).children()
+        process.kill()
+        process.communicate()
     server.wait(timeout=30)
     assert not server.is_running()
 
@@ -152,6 +190,9 @@ def test_no_process_outlives_a_killed_gateway(contest: Contest) -> None:
         (["--set", "solver.num_agnts=3"], "did you mean 'num_agents'"),
         (["--set", "solver"], "key=value"),
         (["--out", "result.txt"], ".parquet or .csv"),
+        (["--out", "folder.parquet"], "is a folder"),
+        (["--call-limit", "0"], "--call-limit"),
+        (["--call-limit", "nan"], "--call-limit"),
         (["--out", "/proc/nowhere/s.parquet"], "cannot write there"),
         (["--bundle", "no-such-bundle"], "no-such-bundle"),
         (["--problems", "no-such.csv"], "no-such.csv"),
@@ -161,6 +202,7 @@ def test_no_process_outlives_a_killed_gateway(contest: Contest) -> None:
 def test_bad_input_is_one_clear_line_before_work_starts(
     contest: Contest, options: list[str], message: str
 ) -> None:
+    (contest.folder / "folder.parquet").mkdir()
     done = contest.run(*options)
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr
@@ -204,6 +246,27 @@ def test_an_engine_that_does_not_start_is_a_failed_run(contest: Contest, tmp_pat
     (tmp_path / "model" / "config.json").write_text("{}")
     done = contest.run("--set", "engine.kind=transformers", MATH_MODEL_PATH=str(tmp_path / "model"))
     assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["--time-limit", value] for value in ("0", "-5", "nan")),
+        *(["--output-file", value] for value in ("/proc/x/y.json", ".")),
+    ],
+)
+def test_solve_refuses_bad_options_before_it_loads(contest: Contest, options: list[str]) -> None:
+    command = [sys.executable, "-m", "submission", "solve", "1+1", "--set", "engine.kind=replay", *options]
+    done = subprocess.run(
+        [*command, "--set", "engine.recording=samples.jsonl"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=contest.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2 and options[0] in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The command line of the packager, as a user calls it."""
 
+import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from kit.package import __main__ as main
 from submission.bundle import verify
 from submission.settings import ContestSettings
 from tests.kit.package.made import make_bundle, make_checkpoint
@@ -100,6 +103,41 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("name", ["o[/b]", "o[bold]", "o[/x]", "o:smile:", "o[/b"])
+def test_names_with_markup_are_shown_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a narrow bar would shorten the path
+    model, out = make_checkpoint(tmp_path / f"m{name}"), tmp_path / name
+    for command in (["--model", model, "--out", out, "--no-wheels"], ["verify", out]):
+        done = package(*command)
+        assert done.returncode == 0, done.stderr
+        assert f"{out}: " in done.stdout
+        assert f"ing {out}" in done.stderr
+    done = package("--model", model, "--out", tmp_path / "p", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert f"LlamaForCausalLM {model.name}\n" in done.stdout
+    done = package("rehearse", out)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_a_wheel_cache_with_markup_in_its_name(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    cache = tmp_path / "w[/b]"
+    done = package("--model", model, "--out", tmp_path / "b", "--wheel-cache", cache)
+    assert done.returncode == 2
+    assert f"(kept in {cache}/" in done.stderr
+    assert "pip could not resolve" in done.stderr
+
+
+def test_the_default_wheel_cache_is_the_repositorys() -> None:
+    defaults = inspect.signature(main.package).parameters
+    assert defaults["wheel_cache"].default == ROOT / "build" / "wheels"
 
 
 def test_help_tells_all_commands() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kit.package.offline import install_offline, probe, run_offline, why_not_cut
+from kit.package.offline import end_of, install_offline, probe, run_offline, why_not_cut
+from kit.package.rehearse import check_runs_here
+from submission.bundle import Bundle
 from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse
 
 needs_namespace = pytest.mark.skipif(
@@ -85,6 +87,26 @@ def test_a_bundle_installs_offline(tmp_path: Path) -> None:
     assert done.tail == f"42 False {tmp_path / 'env'}"
     # Nothing of the machine's own packages is seen.
     assert run_offline([interpreter, "-c", "import pydantic"], home=tmp_path / "home").code == 1
+
+
+def test_the_install_runs_no_code_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
+    bundle = make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"), house)
+    working = tmp_path / "working"
+    working.mkdir()
+    for name in ("venv.py", "pip.py", "platform.py"):
+        (working / name).write_text("from pathlib import Path\nPath('was-run').touch()\n")
+    monkeypatch.chdir(working)
+    check_runs_here(Bundle.open(bundle).manifest, sys.executable)
+    assert install_offline(bundle, tmp_path / "env", sys.executable).exists()
+    assert not (working / "was-run").exists()
+
+
+def test_a_foreign_line_is_shown_as_plain_text() -> None:
+    shown = end_of("from afar: [/b] \x1b[31m[red]links\r", 19)
+    assert (shown.plain, shown.spans) == ("b] [31m[red]links", [])
 
 
 @pytest.mark.parametrize("damage", ["removed", "changed"])

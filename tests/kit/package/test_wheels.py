@@ -99,6 +99,18 @@ def test_what_does_not_resolve_is_said(index: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").rglob("*.json"))
 
 
+def test_pip_is_not_taken_from_the_working_folder(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_project(tmp_path / "project", "smallthing")
+    working = tmp_path / "working"
+    working.mkdir()
+    (working / "pip.py").write_text("from pathlib import Path\nPath('was-run').touch()\n")
+    monkeypatch.chdir(working)
+    assert [wheel.name for wheel in wheelhouse(LOCAL, tmp_path / "cache", root).wheels] == ["smallthing"]
+    assert not (working / "was-run").exists()
+
+
 def test_a_source_distribution_is_not_taken(index: Path, tmp_path: Path) -> None:
     (index / "onlysource-1.0.tar.gz").write_bytes(b"")
     root = make_project(tmp_path / "project", "onlysource")

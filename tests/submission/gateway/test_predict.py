@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission.gateway.frames import answer_frame, single_value
-from submission.gateway.predict import MAX_PROBLEM_CHARS, in_range, make_predict
+from submission.gateway.predict import in_range, make_predict
+from submission.problems import MAX_PROBLEM_CHARS
 
 
 def echo(identifier: str, text: str) -> int:
@@ -77,6 +78,22 @@ def test_a_strange_id_still_gets_its_row(identifier: Any) -> None:
 
 def test_an_integer_id_stays_an_integer() -> None:
     assert predictor()(pl.Series([17]), "four").to_dicts() == [{"id": 17, "answer": 4}]
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_an_id_that_cannot_even_be_shown_still_gets_its_row() -> None:
+    assert predictor()(Unspeakable(), "four")["answer"].to_list() == [0]
+
+
+def test_an_exit_is_no_way_out() -> None:
+    def leave(*_: str) -> int:
+        raise SystemExit(3)
+
+    assert predictor(leave)("i", "p").to_dicts() == [{"id": "i", "answer": 0}]
 
 
 def test_a_huge_problem_is_cut() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -170,6 +172,34 @@ def test_an_orphan_ends() -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the worker outlived its parent"
         time.sleep(0.1)
+
+
+def test_the_worker_runs_wherever_the_package_was_copied_to(tmp_path: Path) -> None:
+    """As from a bundle: the package lies in a folder that only the parent's sys.path knows."""
+    package = Path(symbolic.__file__).parents[1]
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(package, root / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from submission.parsing import symbolic\n"
+        f"assert symbolic.__file__.startswith({str(root)!r}), symbolic.__file__\n"
+        "import psutil\n"
+        "with symbolic.SymbolicChecker(timeout=20) as checker:\n"
+        "    print(checker.equal('x+x', '2x'))\n"
+        "    print(psutil.Process().children()[0].environ()['PYTHONPATH'].split(':')[0])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == ["True", str(root)]
 
 
 def test_the_worker_speaks_json_lines_only() -> None:
