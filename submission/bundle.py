@@ -368,13 +368,23 @@ def install_commands(bundle: Path, environment: Path, python: str) -> list[list[
     The environment sees none of the machine's own packages: a contest image brings builds of torch and its
     companions that break `import vllm` when mixed with ours, and what was rehearsed is then what runs. It is
     made without pip, since such images often lack `ensurepip`; the pip of `python` works on it from outside.
+    `-P` keeps the working folder off the module path.
     """
     interpreter = Path(environment) / "bin" / "python"
     wheels = Path(bundle) / "wheels"
-    pip = [python, "-m", "pip", "--isolated", "--disable-pip-version-check", "--python", str(interpreter)]
+    pip = [
+        python,
+        "-P",
+        "-m",
+        "pip",
+        "--isolated",
+        "--disable-pip-version-check",
+        "--python",
+        str(interpreter),
+    ]
     offline = ["--no-index", "--no-deps", "--require-hashes", "--no-cache-dir", "--find-links", str(wheels)]
     return [
-        [python, "-m", "venv", "--clear", "--without-pip", str(environment)],
+        [python, "-P", "-m", "venv", "--clear", "--without-pip", str(environment)],
         [*pip, "install", *offline, "-r", str(Path(bundle) / "requirements.txt")],
     ]
 

@@ -12,7 +12,7 @@ def run(app: Callable[[], Any]) -> None:
     try:
         app()
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True).print(
+        Console(stderr=True, soft_wrap=True, emoji=False).print(
             f"error: {error}", style="red", markup=False, highlight=False
         )
         sys.exit(2)
