@@ -50,6 +50,33 @@ class ChatTokenizer:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+class CheckpointEngine:
+    """What every engine that serves a model folder does with its tokenizer."""
+
+    _tokenizer: ChatTokenizer | None = None
+    _max_context: int = 0
+
+    def load_tokenizer(self, model: Path, max_model_len: int) -> None:
+        """Read the tokenizer; the context is the checkpoint's own, cut to `max_model_len`."""
+        self._tokenizer = ChatTokenizer(model)
+        self._max_context = min(max_model_len, context_length(model))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the chat through the checkpoint's own template."""
+        assert self._tokenizer is not None, "start() first"
+        return self._tokenizer.encode_chat(messages)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of plain text."""
+        assert self._tokenizer is not None, "start() first"
+        return self._tokenizer.count(text)
+
+    @property
+    def max_context(self) -> int:
+        """Prompt and completion tokens together at most."""
+        return self._max_context
+
+
 def context_length(model: Path) -> int:
     """`max_position_embeddings` of a checkpoint. Raises EngineError if its config cannot be read."""
     path = Path(model) / "config.json"

@@ -11,14 +11,14 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from submission.engines.base import Chunk, EngineError, FinishReason, Message, SampleRequest
+from submission.engines.base import Chunk, EngineError, FinishReason, SampleRequest
 from submission.engines.token_sampling import next_tokens
-from submission.engines.tokenizer import ChatTokenizer, context_length
+from submission.engines.tokenizer import CheckpointEngine
 from submission.offline import go_offline
 from submission.settings import EngineSettings
 
@@ -40,16 +40,14 @@ class _Live:
     aborted: bool = False
 
 
-class TransformersEngine:
+class TransformersEngine(CheckpointEngine):
     """The model folder run by `AutoModelForCausalLM`; see `Engine` for the methods."""
 
     def __init__(self, model: Path, settings: EngineSettings) -> None:
         self._folder = Path(model)
         self._settings = settings
-        self._tokenizer: ChatTokenizer | None = None
         self._model: Any = None
         self._ends: frozenset[int] = frozenset()
-        self._max_context = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[_Live] = deque()
         self._known: dict[str, _Live] = {}
@@ -74,8 +72,7 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self._tokenizer = ChatTokenizer(self._folder)
-        self._max_context = min(self._settings.max_model_len, context_length(self._folder))
+        self.load_tokenizer(self._folder, self._settings.max_model_len)
         cuda = torch.cuda.is_available()
         name = self._settings.dtype
         dtype = ("auto" if cuda else torch.float32) if name == "auto" else getattr(torch, name)
@@ -89,23 +86,9 @@ class TransformersEngine:
         self._model.eval().to("cuda" if cuda else "cpu")
         configured = self._model.generation_config.eos_token_id
         ends = configured if isinstance(configured, list) else [configured]
+        assert self._tokenizer is not None
         tokenizer_end = self._tokenizer.tokenizer.eos_token_id
         self._ends = frozenset(end for end in [*ends, tokenizer_end] if end is not None)
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the chat through the checkpoint's own template."""
-        assert self._tokenizer is not None, "start() first"
-        return self._tokenizer.encode_chat(messages)
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of plain text."""
-        assert self._tokenizer is not None, "start() first"
-        return self._tokenizer.count(text)
-
-    @property
-    def max_context(self) -> int:
-        """Prompt and completion tokens together at most."""
-        return self._max_context
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         """Stream one sample; leaving the iterator takes it out of the batch at the next token."""

@@ -12,12 +12,12 @@ import gc
 import logging
 import multiprocessing
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from submission.engines.base import Chunk, EngineError, FinishReason, Message, SampleRequest, Sampling
-from submission.engines.tokenizer import ChatTokenizer, context_length
+from submission.engines.tokenizer import CheckpointEngine
 from submission.offline import go_offline
 from submission.settings import EngineSettings
 
@@ -31,15 +31,13 @@ log = logging.getLogger(__name__)
 STREAM_INTERVAL = 32
 
 
-class VllmEngine:
+class VllmEngine(CheckpointEngine):
     """The model folder served by `vllm.v1.engine.async_llm.AsyncLLM`; see `Engine` for the methods."""
 
     def __init__(self, model: Path, settings: EngineSettings) -> None:
         self._model = Path(model)
         self._settings = settings
         self._engine: AsyncLLM | None = None
-        self._tokenizer: ChatTokenizer | None = None
-        self._max_context = 0
 
     async def start(self) -> None:
         """Import vllm, start its engine process and load the weights, all off the event loop."""
@@ -63,29 +61,13 @@ class VllmEngine:
 
     def _load(self) -> None:
         go_offline()
-        self._tokenizer = ChatTokenizer(self._model)
-        self._max_context = min(self._settings.max_model_len, context_length(self._model))
+        self.load_tokenizer(self._model, self._settings.max_model_len)
         prepare_environment(self._settings)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         arguments = engine_arguments(self._model, self._settings, self._max_context)
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the chat through the checkpoint's own template."""
-        assert self._tokenizer is not None, "start() first"
-        return self._tokenizer.encode_chat(messages)
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of plain text."""
-        assert self._tokenizer is not None, "start() first"
-        return self._tokenizer.count(text)
-
-    @property
-    def max_context(self) -> int:
-        """Prompt and completion tokens together at most."""
-        return self._max_context
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         """Stream one sample; leaving the iterator aborts it in the engine."""

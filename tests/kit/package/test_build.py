@@ -183,8 +183,10 @@ def test_an_exchange_is_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     new, out = tmp_path / "new", tmp_path / "out"
     new.mkdir()
     out.mkdir()
+    (new / "file").touch()
     monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("two renames"))
     swap.exchange(new, out)
+    assert [item.name for item in out.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

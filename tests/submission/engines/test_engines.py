@@ -146,6 +146,7 @@ def test_a_sample_can_be_ended_and_frees_its_place(running: Running, way: str) -
 
 def test_aborting_an_unknown_sample_is_nothing(running: Running) -> None:
     running.run(running.engine.abort("never-heard-of"))
+    assert running.sample("after-unknown", max_tokens=4, ignore_eos=True)[3] == "length"
 
 
 def test_a_prompt_beyond_the_context_is_refused(running: Running) -> None:
