@@ -158,6 +158,11 @@ class Contest:
         await asyncio.wait({self._loading}, timeout=self._budget.available(self._elapsed()))
         return self._loading.result() if self._loading.done() else "the engine is still loading"
 
+    @property
+    def loaded(self) -> bool:
+        """Whether loading is over, well or not."""
+        return self._loading is not None and self._loading.done()
+
     def fallback(self, identifier: str, text: str) -> int:
         """What is known of a problem without any work: an earlier answer, else the default."""
         return self._known.get(problem_key(identifier, text), self._settings.rules.default_answer)
@@ -182,7 +187,6 @@ class Contest:
             # A NaN from a broken model must not reach a file that others parse, nor a vote.
             logprob=sample.logprob if math.isfinite(sample.logprob) else None,
             error=sample.error,
-            prm_score=sample.prm_score,
             text=sample.text,
         )
 
@@ -194,6 +198,7 @@ class Contest:
             answer=solution.answer,
             source=solution.source,
             votes=[list(vote) for vote in solution.votes],
+            prm=[[answer, round(mean, 4)] for answer, mean in solution.prm_means.items()],
             samples=len(solution.samples),
             tokens=sum(sample.tokens for sample in solution.samples),
             seconds=round(solution.seconds, 3),

@@ -73,7 +73,6 @@ class SampleLine(_Line):
     finish: str = ""
     logprob: float | None = None
     error: str = ""
-    prm_score: float | None = None
     text: str = ""
 
 
@@ -86,6 +85,8 @@ class AnswerLine(_Line):
     answer: int
     source: str = ""
     votes: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = []
+    prm: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = []
+    """Mean PRM score of each tied answer; empty where there was no tie or no PRM."""
     samples: Count = 0
     tokens: Count = 0
     seconds: Seconds = 0.0

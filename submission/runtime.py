@@ -23,9 +23,9 @@ class Runtime:
     Args:
         make_contest: builds the contest; called inside the loop's thread.
         seconds_left: time left in the contest.
-        cap: seconds that a single problem may take. The first answer is waited for as long as the contest
-            lasts, since the model loads behind it; every later one no longer than this, whatever the loop
-            is doing. `GRACE_SECONDS` come on top of both.
+        cap: seconds that a single problem may take. While the model loads, an answer is waited for as long
+            as the contest lasts; after that no longer than this, whatever the loop is doing.
+            `GRACE_SECONDS` come on top of both.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Runtime:
         self._open.add(future)
         left = max(0.0, self._seconds_left())
         try:
-            return future.result(timeout=(left if self._calls == 1 else min(left, self._cap)) + GRACE_SECONDS)
+            return future.result(timeout=(min(left, self._cap) if contest.loaded else left) + GRACE_SECONDS)
         except (Exception, concurrent.futures.CancelledError):
             log.exception("problem %s was given up from outside", identifier)
             future.cancel()

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -54,6 +54,7 @@ class Solution:
         samples: every sample that was started, in order of start.
         seconds: wall time of this problem.
         stopped: why no further sample was drawn.
+        prm_means: mean PRM score of each tied answer; empty where there was no tie or no PRM.
     """
 
     answer: int
@@ -62,6 +63,7 @@ class Solution:
     samples: tuple[Sample, ...]
     seconds: float
     stopped: str
+    prm_means: Mapping[int, float]
 
 
 class Solver:
@@ -254,7 +256,8 @@ class _Run:
         votes = self._votes(stopped)
         finished = leader([sample.answer for sample in self._finished])
         source = "vote" if finished is not None else "partial"
-        answer = leader(votes, self._prm_means())
+        prm_means = self._prm_means()
+        answer = leader(votes, prm_means)
         if answer is None:
             answer, source = self._rules.default_answer, "default"
         return Solution(
@@ -264,6 +267,7 @@ class _Run:
             samples=tuple(self._samples),
             seconds=seconds,
             stopped=stopped,
+            prm_means=prm_means,
         )
 
     def _votes(self, stopped: str) -> list[int | None]:

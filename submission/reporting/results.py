@@ -20,6 +20,7 @@ class Result:
     lost: str
     source: str
     votes: tuple[tuple[int, int], ...]
+    prm: tuple[tuple[int, float], ...]
     seconds: float
     tokens: int
     stopped: str
@@ -105,6 +106,7 @@ def collect(
                 lost=row.lost,
                 source=answer.source if answer else "not recorded",
                 votes=tuple((vote[0], vote[1]) for vote in answer.votes) if answer else (),
+                prm=tuple((int(pair[0]), pair[1]) for pair in answer.prm) if answer else (),
                 seconds=row.seconds,
                 tokens=answer.tokens if answer else 0,
                 stopped=answer.stopped if answer else "",

@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
+from submission.contest import Contest
 from submission.engines.replay import ReplayEngine
+from submission.gateway.rehearsal import Row
+from submission.journal import Journal
+from submission.problems import Problem
+from submission.reporting.report import write_report
+from submission.reporting.results import collect
 from submission.scoring import PrmScorer, check_prm
-from submission.settings import ContestRules, SolverSettings
+from submission.settings import ContestRules, ContestSettings, SolverSettings
 from submission.solver import Solution, Solver
 from submission.steps import split_steps
 from submission.votes import leader
@@ -58,6 +64,29 @@ def test_the_solver_asks_the_scorer_when_answers_differ() -> None:
     solution = solve({"{1}": 0.1, "{2}": 0.8})
     assert solution.answer == 2
     assert [sample.prm_score for sample in solution.samples] == [0.1, 0.8]
+
+
+def test_the_journal_and_the_report_show_the_scores(tmp_path: Path) -> None:
+    settings = ContestSettings(solver=SolverSettings(num_agents=2, agree=None))
+    path = tmp_path / "j.jsonl"
+
+    async def play() -> int:
+        engine = ReplayEngine({"p": [boxed(1, 1), boxed(2, 1)]})
+        clock = asyncio.get_running_loop().time
+        scorer = Fixed({"{1}": 0.1, "{2}": 0.8})
+        contest = Contest(settings, engine, Journal(path), clock, scorer=scorer)
+        contest.start()
+        answer = await contest.answer("p", "What?")
+        assert contest.loaded
+        await contest.close()
+        return answer
+
+    assert run_virtual(play())[0] == 2
+    rows = [Row("p", 2, "", 1.0)]
+    outcome = collect([Problem("p", "What?", 2)], rows, path, name="n", time_limit=9.0, elapsed=1.0)
+    assert outcome.results[0].prm == ((1, 0.1), (2, 0.8))
+    write_report(tmp_path / "r.html", outcome, settings)
+    assert "PRM of 2: 0.800" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("values", [None, {"{1}": float("nan"), "{2}": float("nan")}])
