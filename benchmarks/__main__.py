@@ -120,7 +120,7 @@ def page(figures: dict[str, Any]) -> str:
         if name not in figures:
             continue
         where = figures[name]["machine"]
-        versions = ", ".join(f"{package} {number}" for package, number in where["versions"].items())
+        versions = ", ".join(f"{package} {number}" for package, number in sorted(where["versions"].items()))
         lines += [f"## {title}", "", *section(figures[name]["figures"]), ""]
         lines += [
             f"`python -m benchmarks.{name}`, {where['date']}, {where['cores']} cores of {where['cpu']}, "

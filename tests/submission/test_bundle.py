@@ -370,7 +370,7 @@ def test_any_damage_to_the_manifest_is_an_error_or_a_problem(cut: int) -> None:
 
 def test_the_install_never_asks_an_index(tmp_path: Path) -> None:
     make, install = bundle.install_commands(tmp_path / "b", tmp_path / "env", "python3")
-    assert make[:3] == ["python3", "-m", "venv"]
+    assert make[:4] == ["python3", "-P", "-m", "venv"]
     assert "--system-site-packages" not in make
     assert {"--no-index", "--require-hashes", "--no-deps", "--isolated"} <= set(install)
     assert install[-1] == str(tmp_path / "b" / "requirements.txt")
