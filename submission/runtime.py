@@ -34,6 +34,7 @@ class Runtime:
         self._seconds_left = seconds_left
         self._cap = cap
         self._calls = 0
+        self._closing = False
         self._loop = asyncio.new_event_loop()
         self._contest: Contest | None = None
         self._open: set[concurrent.futures.Future[int]] = set()
@@ -56,7 +57,9 @@ class Runtime:
 
         beginning = self._loop.create_task(begin())
         self._loop.run_until_complete(beginning)
-        self._loop.run_forever()
+        # A stop that came during the line above is spent: going on would be for ever.
+        if not self._closing:
+            self._loop.run_forever()
 
     def answer(self, identifier: str, text: str, default: int) -> int:
         """Answer one problem; returns `default` (or what is known) if everything else fails."""
@@ -92,6 +95,7 @@ class Runtime:
         """End the contest and its engine; idempotent."""
         if not self._thread.is_alive():
             return
+        self._closing = True
         # The gateway's threads must not sit out an answer that nobody waits for.
         for future in list(self._open):
             future.cancel()
