@@ -34,7 +34,6 @@ class Runtime:
         self._seconds_left = seconds_left
         self._cap = cap
         self._calls = 0
-        self._closing = False
         self._loop = asyncio.new_event_loop()
         self._contest: Contest | None = None
         self._open: set[concurrent.futures.Future[int]] = set()
@@ -55,11 +54,9 @@ class Runtime:
             finally:
                 self._made.set()
 
-        beginning = self._loop.create_task(begin())
-        self._loop.run_until_complete(beginning)
-        # A stop that came during the line above is spent: going on would be for ever.
-        if not self._closing:
-            self._loop.run_forever()
+        # One run, not one until `begin` is done and one after: a stop in between would be spent on the first.
+        self._beginning = self._loop.create_task(begin())
+        self._loop.run_forever()
 
     def answer(self, identifier: str, text: str, default: int) -> int:
         """Answer one problem; returns `default` (or what is known) if everything else fails."""
@@ -95,7 +92,6 @@ class Runtime:
         """End the contest and its engine; idempotent."""
         if not self._thread.is_alive():
             return
-        self._closing = True
         # The gateway's threads must not sit out an answer that nobody waits for.
         for future in list(self._open):
             future.cancel()
