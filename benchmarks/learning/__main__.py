@@ -1,0 +1,81 @@
+"""Proofs that the training learns, at a size that runs on two CPU cores in minutes.
+
+    python -m benchmarks.learning distill [--seeds N] [--steps N] [--quick] [--json FILE]
+
+`distill` trains a teacher of some 100,000 parameters on worked sums, then students with and without its token
+distributions, and compares them on held-out problems: see `distill.toml` for the sizes. A study that was
+stopped goes on where it was.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.learning import report
+from benchmarks.learning.settings import DISTILL, DistillStudy
+from benchmarks.learning.study import TEACHER, read_result, run_all, run_one, students
+from benchmarks.shared import ROOT
+from submission.cli import run
+from submission.files import write_text
+
+QUICK = (
+    *("teacher_problems=200", "train_problems=100", "test_problems=20", "samples=1", "seeds=[0, 1]"),
+    *("teacher_training.steps=10", "student_training.steps=5"),
+)
+"""Overrides that run every part once; what they measure says nothing."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(soft_wrap=True, emoji=False, highlight=False)
+
+
+@app.callback()
+def commands() -> None:
+    """Proofs that the training learns."""
+
+
+@app.command()
+def distill(
+    settings: Annotated[Path, typer.Option(help="The study's settings.")] = DISTILL,
+    override: Annotated[list[str] | None, typer.Option("--set", help="key=value. Repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, max=10, help="Students of each arm.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of a student.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps of every part, in a minute.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Where the runs are kept, and resumed.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Students trained at a time, one thread each.")] = 2,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write. Default: in the folder.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """Cross-entropy against distillation, by seeds, on held-out problems."""
+    changes = [*(QUICK if quick else ()), *(override or ())]
+    if seeds is not None:
+        changes.append(f"seeds={list(range(seeds))}")
+    if steps is not None:
+        changes.append(f"student_training.steps={steps}")
+    study = DistillStudy.load(settings, changes)
+    folder = (folder or ROOT / "build" / "learning" / ("quick" if quick else "distill")).resolve()
+    started = time.monotonic()
+    run_all(study, folder, jobs, lambda line: console.print(line, markup=False))
+    runs = {(arm, seed): read_result(folder, f"{arm}-{seed}") for arm, seed in students(study)}
+    figures = report.figures(study, read_result(folder, TEACHER), runs)
+    text = json.dumps(figures, indent=1) + "\n"
+    for path in (folder / "figures.json", json_path):
+        if path is not None:
+            write_text(path, text)
+    report.plot(figures, plot or folder / "distill.png")
+    console.print("\n".join(report.section(figures)), markup=False)
+    minutes = (time.monotonic() - started) / 60
+    console.print(f"{minutes:.1f} min; runs, figures and plot are in {folder}", markup=False)
+
+
+@app.command(hidden=True)
+def one(folder: Path, name: str) -> None:
+    """One run of a study: what `distill` starts in processes of their own."""
+    run_one(folder, name)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,1 @@
+"""Phase 1: reasoning distillation. A student learns a teacher's traces, and its token distributions."""

@@ -1,0 +1,111 @@
+"""Models of some 100,000 parameters with a small vocabulary: ordinary checkpoints that learn in minutes.
+
+    make_small_model(Path("student"), hidden=64, layers=2, heads=2, intermediate=128, seed=0)
+
+They stand in for 32B models in proofs of learning and in tests. The tokenizer knows every byte, each digit by
+itself, and the words of `kit.worked` as one token each, so that any text (in Unicode's composed form, NFC)
+makes the way there and back.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.worked import VOCABULARY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD, END = "<|endoftext|>", "<|end|>"
+HEAD_SIZES = (32, 64, 80, 96, 112)
+ROLES = ("system", "user", "assistant")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""A turn is one token for its role, its text, and the end token."""
+
+
+def make_small_tokenizer() -> "PreTrainedTokenizerFast":
+    """256 bytes, the special tokens, and `kit.worked.VOCABULARY`; no merges, so digits stay single."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+    # transformers reads every Qwen2 checkpoint's tokenizer with this normalizer and with this padding token.
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    marks = [PAD, END, *(f"<|{role}|>" for role in ROLES)]
+    backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    backend.add_tokens([AddedToken(text, normalized=False) for text in VOCABULARY])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=END,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_small_model(
+    folder: Path,
+    *,
+    hidden: int,
+    layers: int,
+    heads: int,
+    intermediate: int,
+    seed: int,
+    initializer_range: float = 0.04,
+    max_positions: int = 512,
+) -> Path:
+    """Write a random Qwen2 model and its tokenizer into `folder`; returns `folder`.
+
+    The same arguments give the same weights; torch's global random state is left as it was. Weights start at
+    twice the usual standard deviation: at 0.02 such narrow models stay far longer on their first plateau.
+
+    Raises:
+        ValueError: a size below 1, or a head size (hidden / heads) that vLLM's CPU attention does not take.
+    """
+    sizes = {"hidden": hidden, "layers": layers, "heads": heads, "intermediate": intermediate}
+    for name, size in {**sizes, "max_positions": max_positions}.items():
+        if size < 1:
+            raise ValueError(f"{name} {size} must be at least 1")
+    if hidden % heads or (
+        hidden // heads not in HEAD_SIZES and (hidden // heads < 128 or hidden // heads % 2)
+    ):
+        raise ValueError(
+            f"hidden {hidden} / heads {heads} must be one of {', '.join(map(str, HEAD_SIZES))}, or an even "
+            "number from 128: vLLM's CPU attention has no others"
+        )
+
+    import torch
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = make_small_tokenizer()
+    ends: dict[str, Any] = {
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=max_positions,
+        tie_word_embeddings=True,
+        initializer_range=initializer_range,
+        **ends,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+    model.generation_config = GenerationConfig(**ends)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # saved as 0600
+    return folder

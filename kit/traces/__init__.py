@@ -1,0 +1,1 @@
+"""Traces: a teacher's verified answers, and its top-k log-probabilities beside them, for distillation."""

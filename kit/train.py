@@ -1,0 +1,76 @@
+"""Train a model by a recipe, alone or under torchrun.
+
+python -m kit.train distill kit/recipes/distill_cpu.toml
+
+torchrun --nproc-per-node 8 -m kit.train distill kit/recipes/distill_qwen32b.toml optimizer.lr=1e-5
+
+A run that is started again goes on from its last checkpoint. After USR1, USR2 or TERM it saves and exits with
+code 85, on which a launcher puts it back into the queue.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kit.distill.recipe import DistillRecipe
+from submission.cli import run
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+console = Console(stderr=True, soft_wrap=True, emoji=False)
+
+
+@app.callback(help=__doc__)
+def train() -> None:
+    """One subcommand a phase."""
+
+
+@app.command()
+def distill(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file such as those in kit/recipes.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings over the file's: section.key=value ...")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print memory a GPU, steps, tokens and hours; exit 2 if it cannot fit. Trains nothing.",
+        ),
+    ] = False,
+) -> None:
+    """Reasoning distillation: fine-tune a student on a teacher's traces and token distributions."""
+    loaded = DistillRecipe.load(recipe, overrides or ())
+    if dry_run:
+        from kit.distill.plan import print_plan
+
+        print_plan(loaded)
+        return
+    from kit.distill.phase import distill as train_student
+
+    try:
+        outcome = train_student(loaded)
+    except OSError as error:
+        # A full disk, a lost mount: the user's to mend, and the last good checkpoint stands.
+        raise ValueError(
+            f"{error}; the last good checkpoint in {loaded.out} stands, start again to go on"
+        ) from error
+    if int(os.environ.get("RANK", "0")) == 0:
+        _say(loaded.out, outcome.steps, outcome.total, outcome.stopped)
+    sys.exit(outcome.exit_code)
+
+
+def _say(out: Path, steps: int, total: int, stopped: str) -> None:
+    if stopped and steps < total:
+        console.print(
+            f"{stopped}: saved after step {steps} of {total}; start again to go on", highlight=False
+        )
+    else:
+        console.print(f"{steps} steps; the model is in {out / 'model'}", highlight=False)
+
+
+if __name__ == "__main__":
+    run(app)

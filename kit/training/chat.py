@@ -1,0 +1,113 @@
+"""From a record to token ids, the way that the contest will prompt the model.
+
+The prompt is rendered by the model's chat template with the generation prompt; the completion is tokenized by
+itself and followed by the token that ends a turn. Templates are not asked to render the completion: those of
+reasoning models cut the thought out of past turns, and would train a student not to think.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kit.data.records import Record
+from kit.training.rows import TokenRow
+
+_PROBE = "probe7answer"
+
+
+class UnusableError(Exception):
+    """A record that cannot be trained on; the message is the reason, the same for all of its kind."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with its template, looked at once.
+
+    Args:
+        end_id: the token that ends an assistant's turn.
+        opening: what the template puts before the completion after the role (`<think>` and a newline in
+            some); a completion that begins with it loses it there.
+    """
+
+    tokenizer: Any
+    end_id: int
+    opening: str
+    instruction: str = ""
+
+    def prompt(self, record: Record) -> list[int]:
+        """Ids up to and including the generation prompt."""
+        messages = [{"role": "system", "content": record.system}] if record.system else []
+        question = f"{record.problem}\n\n{self.instruction}" if self.instruction else record.problem
+        messages.append({"role": "user", "content": question})
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def completion(self, record: Record) -> list[int]:
+        """Ids of the completion and its end; as the teacher sampled them where they mean the same here."""
+        if not record.completion:
+            raise UnusableError("no completion")
+        ids = list(record.completion_ids)
+        if ids and self._says(ids, record.completion):
+            # A completion that ends with no special token was cut short: no end is put where none was.
+            return [*ids[:-1], self.end_id] if ids[-1] in self.tokenizer.all_special_ids else ids
+        text = record.completion
+        if self.opening and text.startswith(self.opening.rstrip()):
+            text = text[len(self.opening.rstrip()) :].lstrip("\n")
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_id]
+
+    def row(self, record: Record, max_length: int, overlong: str, source: int = 0) -> tuple[TokenRow, bool]:
+        """A row whose completion is trained, and whether it was cut.
+
+        Raises:
+            UnusableError: there is no completion, or it is over length and `overlong` is "drop".
+        """
+        prompt, completion = self.prompt(record), self.completion(record)
+        ids = prompt + completion
+        cut = len(ids) > max_length
+        if cut and overlong == "drop":
+            raise UnusableError("longer than batch.max_length")
+        if len(prompt) >= max_length:
+            raise UnusableError("prompt alone as long as batch.max_length")
+        mask = np.zeros(len(ids), np.uint8)
+        mask[len(prompt) :] = 1
+        return TokenRow(np.array(ids[:max_length], np.int32), mask[:max_length], source), cut
+
+    def _says(self, ids: list[int], text: str) -> bool:
+        if max(ids) >= len(self.tokenizer) or min(ids) < 0:
+            return False
+        decoded = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return bool(decoded == text)
+
+
+def open_chat(tokenizer: Any, what: str = "the model", instruction: str = "") -> Chat:
+    """Look at the template once: how does a turn open and end?
+
+    Raises:
+        ValueError: there is no chat template, it fails, or nothing ends a turn.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"the tokenizer of {what} has no chat template, so nobody knows how to prompt it: take the "
+            "tokenizer of its instruct model (model.tokenizer), or put a chat_template.jinja into its folder"
+        )
+    question = [{"role": "user", "content": "question"}]
+    try:
+        opened = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+        bare = tokenizer.apply_chat_template(question, add_generation_prompt=False, tokenize=False)
+        answered = tokenizer.apply_chat_template(
+            [*question, {"role": "assistant", "content": _PROBE}], tokenize=False
+        )
+    except Exception as error:  # noqa: BLE001 - templates raise what they like
+        raise ValueError(f"the chat template of {what} fails on a question and an answer: {error}") from None
+    tail = answered.rpartition(_PROBE)[2] if _PROBE in answered else ""
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
+    end = next((item for item in ids if item in special), tokenizer.eos_token_id)
+    if end is None:
+        raise ValueError(
+            f"nothing ends a turn: the tokenizer of {what} has no end token and its template none"
+        )
+    added = opened[len(bare) :] if opened.startswith(bare) else ""
+    opening = "<think>\n" if added.rstrip().endswith("<think>") else ""
+    return Chat(tokenizer, int(end), opening, instruction)

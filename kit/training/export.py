@@ -1,0 +1,180 @@
+"""The trained model as an ordinary Hugging Face folder: what vLLM, transformers and the packager load.
+
+Weights are asked for one at a time, so a partitioned model is gathered layer by layer; rank 0 holds one shard
+file's tensors at most (`SHARD_BYTES`, in CPU memory). With LoRA the adapters are merged into a copy as they
+pass by, in float32, and the base is never touched; the adapter alone is written beside it.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.training.engines.base import TrainEngine
+from kit.training.ranks import Ranks
+from submission.files import write_text
+
+if TYPE_CHECKING:
+    import torch
+
+SHARD_BYTES = 5_000_000_000
+ADAPTER = "adapter"
+_LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight$")
+_BASE = ".base_layer."
+
+
+def export(engine: TrainEngine, model: Any, adapted: Any, tokenizer: Any, folder: Path, ranks: Ranks) -> None:
+    """Write `folder` in one rename, and with LoRA `folder`-adapter beside it. Collective.
+
+    Args:
+        model: the causal LM, for its configuration.
+        adapted: the PEFT model around it, or None.
+        folder: replaced if it exists.
+
+    Raises:
+        ValueError: the disk is full, or the folder cannot be written.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    if ranks.main:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    adapters: dict[str, torch.Tensor] = {}
+    weights = _without_ties(engine.weights(), model)
+    if adapted is not None:
+        weights = _merged(weights, adapted, adapters)
+
+    def write() -> None:
+        try:
+            _write_shards(weights, temporary, ranks)
+            if ranks.main:
+                _write_rest(model, tokenizer, temporary)
+                _replace(temporary, folder)
+                if adapted is not None:
+                    _write_adapter(adapted, adapters, folder.with_name(f"{folder.name}-{ADAPTER}"))
+        except OSError as problem:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise ValueError(
+                f"the model could not be written to {folder}: {problem.strerror or problem}. The checkpoints "
+                "stand: make room, and start again to export"
+            ) from problem
+
+    ranks.together(write)
+
+
+def _without_ties(
+    weights: "Iterator[tuple[str, torch.Tensor]]", model: Any
+) -> "Iterator[tuple[str, torch.Tensor]]":
+    """transformers re-ties on loading; `named_parameters` gives tied weights once already."""
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    for name, tensor in weights:
+        if name not in tied:
+            yield name, tensor
+
+
+def _merged(
+    weights: "Iterator[tuple[str, torch.Tensor]]", adapted: Any, adapters: "dict[str, torch.Tensor]"
+) -> "Iterator[tuple[str, torch.Tensor]]":
+    """Base weights with their adapters added, under the base model's names: W + (alpha / r) * B A.
+
+    An adapted layer passes as base weight, A, B, in the order of its parameters.
+    """
+    import torch
+
+    config = adapted.peft_config["default"]
+    scale = config.lora_alpha / config.r
+    waiting: tuple[str, torch.Tensor] | None = None
+    factors: dict[str, torch.Tensor] = {}
+    for name, tensor in weights:
+        found = _LORA.match(name)
+        if found is None:
+            if _BASE in name and name.endswith(".weight"):
+                assert waiting is None, "every adapted layer has its two factors"
+                waiting = (name.replace(_BASE, "."), tensor.detach().to("cpu", copy=True))
+            else:
+                yield name.replace(_BASE, "."), tensor
+            continue
+        adapters[f"base_model.model.{found[1]}.lora_{found[2]}.weight"] = tensor.detach().to("cpu", copy=True)
+        factors[found[2]] = tensor.detach().to("cpu", torch.float32, copy=True)
+        if len(factors) == 2:
+            assert waiting is not None
+            base_name, base = waiting
+            yield base_name, (base.float() + scale * (factors["B"] @ factors["A"])).to(base.dtype)
+            waiting, factors = None, {}
+    assert waiting is None and not factors, "every adapted layer has its two factors"
+
+
+def _write_shards(weights: "Iterator[tuple[str, torch.Tensor]]", folder: Path, ranks: Ranks) -> None:
+    from safetensors.torch import save_file
+
+    shards: list[dict[str, int]] = []
+    held: dict[str, torch.Tensor] = {}
+    size = 0
+
+    def flush() -> None:
+        nonlocal held, size
+        if held:
+            save_file(held, folder / f"shard-{len(shards)}.safetensors", metadata={"format": "pt"})
+            shards.append({name: tensor.nbytes for name, tensor in held.items()})
+        held, size = {}, 0
+
+    for name, tensor in weights:
+        if not ranks.main:
+            continue  # it took part in the gather
+        if size and size + tensor.nbytes > SHARD_BYTES:
+            flush()
+        held[name] = tensor.to("cpu", copy=True).contiguous()
+        size += tensor.nbytes
+    if ranks.main:
+        flush()
+        _name_shards(shards, folder)
+
+
+def _name_shards(shards: list[dict[str, int]], folder: Path) -> None:
+    if len(shards) == 1:
+        (folder / "shard-0.safetensors").rename(folder / "model.safetensors")
+        return
+    where: dict[str, str] = {}
+    for index, names in enumerate(shards):
+        final = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"shard-{index}.safetensors").rename(folder / final)
+        where |= dict.fromkeys(names, final)
+    total = sum(sum(names.values()) for names in shards)
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=1)
+    write_text(folder / "model.safetensors.index.json", text)
+
+
+def _write_rest(model: Any, tokenizer: Any, folder: Path) -> None:
+    config = model.config.to_dict() | {"use_cache": True}
+    config.pop("quantization_config", None)
+    type(model.config).from_dict(config).save_pretrained(folder)
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _write_adapter(adapted: Any, adapters: "dict[str, torch.Tensor]", folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    adapted.peft_config["default"].save_pretrained(temporary)
+    save_file(adapters, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+    _replace(temporary, folder)
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`; a kill between the renames leaves the old one beside it."""
+    for path in new.iterdir():
+        path.chmod(0o644)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,268 @@
+"""The model that is trained: loaded, adapted, and wrapped so that one call gives the sum of a loss.
+
+Works with any decoder-only transformers model whose logits are its last hidden states times its head's
+weight; that this is so is checked once at the start, on real numbers.
+"""
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.training.attention import NAME as SEGMENTS
+from kit.training.attention import register
+from kit.training.batches import MicroBatch
+from kit.training.head import TokenLoss, head_loss
+from kit.training.recipe import LoraSection, ModelSection
+from submission.checkpoint import inspect
+
+if TYPE_CHECKING:
+    pass
+
+
+def find_model(name: str, what: str = "model") -> Path:
+    """Folder of a checkpoint: `name` itself, or the hub's snapshot of that name.
+
+    Raises:
+        ValueError: the folder holds no whole, safe checkpoint, or the hub has no such name or is away.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        inspect(folder)
+        return folder.resolve()
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ValueError(f"{what} {name!r} is neither a folder nor a hub name (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+        )
+    except Exception as error:  # noqa: BLE001 - the library has many kinds, all of which mean: not here
+        raise ValueError(
+            f"{what} {name!r} is not a folder here and could not be fetched from the hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}): download it, and name its folder"
+        ) from None
+    inspect(Path(found))
+    return Path(found)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checkpoint's folder.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 - whatever the file makes the library raise
+        raise ValueError(f"no tokenizer could be read from {folder}: {error}") from None
+
+
+def load_causal(folder: Path, section: ModelSection, *, quantize: bool = False) -> Any:
+    """A causal LM in the section's dtype and attention, on the CPU, or partitioned where ZeRO-3 is announced.
+
+    Raises:
+        ValueError: transformers cannot load it, or the attention does not fit it.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    register()
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    extra: dict[str, Any] = {}
+    if quantize:
+        extra["quantization_config"] = _nf4(section.dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, section.dtype),
+            attn_implementation=pick_attention(section.attention, config),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **extra,
+        )
+    except (OSError, ImportError, RuntimeError, KeyError) as error:
+        raise ValueError(f"transformers could not load {folder}: {error}") from error
+    model.config.use_cache = False
+    return model
+
+
+def pick_attention(name: str, config: Any) -> str:
+    """The attention implementation for `name`; see `ModelSection.attention`.
+
+    Raises:
+        ValueError: flash-attn is asked for but missing, or `segments` for a model with sliding windows.
+    """
+    import importlib.util
+
+    import torch
+
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windowed = kinds != {"full_attention"}
+    flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    if name == "auto":
+        return "flash_attention_2" if flash else "sdpa" if windowed else SEGMENTS
+    if name == "flash_attention_2" and not flash:
+        raise ValueError(
+            "model.attention = 'flash_attention_2' needs CUDA and the package flash-attn; use 'auto'"
+        )
+    if name == SEGMENTS and windowed:
+        raise ValueError(f"model.attention = 'segments' knows no {sorted(kinds)}: use 'sdpa' or 'auto'")
+    return name
+
+
+def _nf4(dtype: str) -> Any:
+    import importlib.util
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("model.lora.quantize_base = 'nf4' needs CUDA and the package bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        bnb_4bit_quant_storage=getattr(torch, dtype),  # so that ZeRO-3 can partition it
+    )
+
+
+def add_lora(model: Any, section: LoraSection) -> Any:
+    """A PEFT model around `model`, of which only the adapters are trained, in at least float32.
+
+    Raises:
+        ValueError: a target names no module of the model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=section.rank,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]
+        lora_dropout=section.dropout,
+        target_modules=list(section.targets) or "all-linear",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(f"model.lora.targets {section.targets}: {error}") from None
+
+
+def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
+    """The module that engines train: `module(micro, loss) -> (sum, other sums)`.
+
+    Args:
+        model: a causal LM of transformers, with or without LoRA layers.
+        adapted: the PEFT model around it, kept for export.
+        chunk: tokens whose logits exist at one time; 0 takes the device's default.
+    """
+    import torch
+
+    class TrainedModel(torch.nn.Module):  # type: ignore[misc]
+        """The decoder and its head under one root, as partitioned engines want it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.causal = model
+            # Not a submodule: its parameters are those of `causal`, under longer names.
+            object.__setattr__(self, "adapted", adapted)
+
+        def hidden(self, micro: MicroBatch) -> torch.Tensor:
+            """[N, H] hidden states that predict the trained tokens."""
+            states = self.causal.get_decoder()(
+                input_ids=micro.input_ids,
+                position_ids=micro.position_ids,
+                use_cache=False,
+                **micro.attention_arguments(),
+            ).last_hidden_state
+            return torch.index_select(states.flatten(0, 1), 0, micro.positions)
+
+        def next_logits(self, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[torch.Tensor, Any]:
+            """[B, V] logits of the next token and the cache that goes on from here."""
+            from transformers import DynamicCache
+
+            kind = self.causal.config._attn_implementation
+            if kind == SEGMENTS:  # which knows no cache
+                self.causal.set_attn_implementation("sdpa")
+            try:
+                output = self.causal.get_decoder()(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=DynamicCache(config=self.causal.config) if cache is None else cache,
+                    use_cache=True,
+                )
+            finally:
+                self.causal.set_attn_implementation(kind)
+            head = self.causal.get_output_embeddings()
+            return head(output.last_hidden_state[:, -1]), output.past_key_values
+
+        def forward(
+            self, micro: MicroBatch, loss: TokenLoss | None = None, decoding: tuple[Any, ...] | None = None
+        ) -> Any:
+            """(sum, other sums) of a loss; the hidden states themselves without one; or one step of decoding.
+
+            One entrance for all three: partitioned engines gather weights around the root's forward pass.
+            """
+            if decoding is not None:
+                return self.next_logits(*decoding)
+            hidden = self.hidden(micro)
+            if loss is None:
+                return hidden
+            head = self.causal.get_output_embeddings()
+            size = chunk or (2048 if hidden.is_cuda else 256)
+            return head_loss(hidden, head.weight, loss, size)
+
+    return TrainedModel()
+
+
+def check_architecture(config: Any) -> None:
+    """Raise if such a model's logits are not its last hidden states times its head's weight.
+
+    Tried on one layer of the model's own class with random weights and a small vocabulary: nothing is read.
+
+    Raises:
+        ValueError: the model scales, caps or shifts its logits, or has no plain head.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    small = copy.deepcopy(config)
+    for name, value in (("num_hidden_layers", 1), ("vocab_size", 64), ("intermediate_size", 64)):
+        if hasattr(small, name):
+            setattr(small, name, value)
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:1]
+    small.pad_token_id = small.bos_token_id = small.eos_token_id = None
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(
+            small, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+    head = model.get_output_embeddings()
+    name = type(model).__name__
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
+        raise ValueError(f"the head of {name} is not a linear layer without bias: not supported")
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits
+        expected = head(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+    if not torch.allclose(logits, expected, rtol=1e-4, atol=1e-6):
+        raise ValueError(f"{name} does more than its head to make logits (a cap, a scale): not supported")
+
+
+def check_vocabulary(tokenizer: Any, config: Any, what: str) -> None:
+    """Raise if the tokenizer can make an id that the model has no row for.
+
+    Raises:
+        ValueError: naming both sizes and the way out.
+    """
+    size = len(tokenizer)
+    if size > config.vocab_size:
+        raise ValueError(
+            f"{what}: the tokenizer has {size} tokens but the model has {config.vocab_size} rows: they do "
+            "not belong together; name the model's own tokenizer in model.tokenizer"
+        )
