@@ -4,13 +4,13 @@
 
 SmolLM2-135M-Instruct in float32 on the CPU, on GSM8K's worked solutions (made-up ones where that set is not
 here). Both sides get the same token rows with the same tokens trained, AdamW (fused) at the same rate,
-clipping at 1, no gradient checkpointing, and micro-batches of the same size. Ours is `kit.distill.phase.distill`
-with `loss.alpha = 0`, the command that users run. TRL runs with packing on, in both of its ways: `bfd`, which
-keeps rows apart by a mask, and `wrapped`, which lets them see each other; the faster one is the peer.
+clipping at 1, no gradient checkpointing, and micro-batches of the same size. Ours is the command that users
+run, `kit.distill.phase.distill`, with `loss.alpha = 0`. TRL runs with packing on, in both of its ways: `bfd`,
+which keeps rows apart by a mask, and `wrapped`, which lets them see each other; the faster one is the peer.
 
 Every side of every round is a process of its own; the order changes from round to round, so that a machine
-whose speed drifts slows all alike. Timed are optimizer steps after the warm-up, from the first forward pass to
-the update; ours also includes fetching and packing the rows. Counted are real tokens, padding left out.
+whose speed drifts slows all alike. Timed are optimizer steps after the warm-up, from the first forward pass
+to the update; ours also includes fetching and packing the rows. Counted are real tokens without padding.
 """
 
 import json
@@ -129,27 +129,27 @@ def train_trl(settings: Settings, strategy: str, folder: Path) -> Measured:
     import torch
     from datasets import Dataset, disable_progress_bars
     from transformers import AutoModelForCausalLM, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from kit.training.model import load_tokenizer
 
-    disable_progress_bars()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
     tokenizer = load_tokenizer(Path(settings.model))
     rows = token_rows(settings, tokenizer)
     ended: list[tuple[float, int]] = []
+    counts: list[tuple[int, int, float]] = []
 
-    class Trainer(SFTTrainer):  # type: ignore[misc]
-        counts: list[tuple[int, int, float]] = []
-
+    class Trainer(SFTTrainer):
         def training_step(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
             mask = inputs.get("attention_mask")  # none where rows lie end to end without padding
             tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
             trained = int((inputs["labels"] != -100).sum())
-            loss = super().training_step(model, inputs, *rest, **named)
-            self.counts.append((tokens, trained, float(loss)))
+            loss = super().training_step(model, inputs, *rest, **named)  # type: ignore[no-untyped-call]
+            counts.append((tokens, trained, float(loss)))
             return loss
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]  # a lazy import, so of no known type
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             self.began = time.perf_counter()
 
@@ -190,7 +190,7 @@ def train_trl(settings: Settings, strategy: str, folder: Path) -> Measured:
         callbacks=[Clock()],
     )
     trainer.train()
-    timed = trainer.counts[settings.warm_up * settings.micros :]
+    timed = counts[settings.warm_up * settings.micros :]
     return Measured(
         seconds=sum(seconds for seconds, _ in ended[settings.warm_up :]),
         tokens=sum(tokens for tokens, _, _ in timed),
@@ -288,15 +288,15 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 def state_bytes(model: Path) -> int:
     """Weights, gradients and AdamW's two moments in float32: what any trainer of this precision holds."""
-    from submission.checkpoint import inspect
+    from kit.training.estimate.shape import shape_of
 
-    return 16 * inspect(model).parameters
+    return 16 * shape_of(str(model)).parameters
 
 
 @app.command()
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each side.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Timed optimizer steps of a run.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Timed optimizer steps of a run.")] = 2,
     micro_tokens: Annotated[int, typer.Option(min=512, help="Tokens of a forward pass.")] = 1024,
     micros: Annotated[int, typer.Option(min=1, help="Forward passes of a step.")] = 4,
     model: Annotated[Path | None, typer.Option(help="Checkpoint. Default: the kit's small model.")] = None,
@@ -310,7 +310,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="aimo-sft-") as scratch:
         folder = Path(scratch)
         data = folder / "data.jsonl"
-        what = write_data(data, 60 * (steps + 1) * micros)
+        what = write_data(data, micros * (steps + 1) * micro_tokens // 60)  # a row has 60 tokens or more
         batch_size = rows_of_a_step(data, model, micro_tokens, micros)
         settings = Settings(
             str(model.resolve()), str(data), micro_tokens, micros, batch_size, steps=steps, warm_up=1
@@ -322,6 +322,7 @@ def main(
         "rounds": rounds,
         "steps": steps,
         "micro_tokens": micro_tokens,
+        "micros": micros,
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "state_bytes": state_bytes(model),
     }

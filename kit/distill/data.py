@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
-from kit.data.readers import read
+from kit.data.readers import Unreadable, read
 from kit.data.records import Record
 from kit.distill.recipe import DistillRecipe
 from kit.traces.topk import TopKReader, vocabulary_digest
-from kit.training.chat import Chat
+from kit.training.chat import Chat, UnusableError
 from kit.training.rows import TokenRow, TokenTable
 from kit.training.tables import (
     Tokenized,
@@ -78,8 +78,8 @@ def make_tables(recipe: DistillRecipe, student: Chat, teacher: Chat | None) -> s
     done = folder / "summary.json"
     if done.is_file():
         return key
-    train_records, validation_records = _split(recipe)
-    train = tokenize(train_records, student, recipe)
+    train_records, validation_records, unreadable = _split(recipe)
+    train = tokenize(train_records, student, recipe, unreadable)
     validation = Tokenized()
     if validation_records:
         validation = tokenize(validation_records, student, recipe)
@@ -90,7 +90,10 @@ def make_tables(recipe: DistillRecipe, student: Chat, teacher: Chat | None) -> s
     keep_table(folder / "train", train.rows, about)
     keep_table(folder / "validation", held_out, about)
     if teacher is not None:
-        prompts = [teacher.prompt(record) for record in [*train.kept, *validation.kept]]
+        try:
+            prompts = [teacher.prompt(record) for record in [*train.kept, *validation.kept]]
+        except UnusableError as error:
+            raise ValueError(f"teacher.path {recipe.teacher.path} cannot be asked: {error}") from None
         ours = [row.ids[: int(np.argmax(row.mask))].tolist() for row in [*train.rows, *held_out]]
         if prompts != ours:
             rows = [TokenRow(np.array(ids, np.int32), np.zeros(len(ids), np.uint8)) for ids in prompts]
@@ -113,10 +116,13 @@ def open_tables(recipe: DistillRecipe, key: str) -> Data:
     return Data(key, train, held_out, open_table(folder / "prompts"), places, summary["counts"])
 
 
-def _split(recipe: DistillRecipe) -> tuple[list[Record], list[Record]]:
-    """Training and validation records; a problem is in one of them only."""
+def _split(recipe: DistillRecipe) -> tuple[list[Record], list[Record], int]:
+    """Training and validation records, and how many rows gave none; a problem is in one of them only."""
     section = recipe.data
-    records = list(read(section.path, split=section.split, columns=section.columns, limit=section.limit))
+    lost: list[Unreadable] = []
+    records = list(
+        read(section.path, split=section.split, columns=section.columns, limit=section.limit, unreadable=lost)
+    )
     held_out: list[Record] = []
     if section.validation:
         held_out = list(read(section.validation, columns=section.columns, limit=recipe.evaluation.rows))
@@ -129,7 +135,7 @@ def _split(recipe: DistillRecipe) -> tuple[list[Record], list[Record]]:
         held_out = [record for record in records if int(record.problem_id, 16) < limit]
         records = [record for record in records if int(record.problem_id, 16) >= limit]
         held_out = held_out[: recipe.evaluation.rows]
-    return records, held_out
+    return records, held_out, len(lost)
 
 
 def _places(

@@ -118,12 +118,19 @@ class CachedTeacher:
     Args:
         folder: that the files are named relative to.
         places: file and row of each record, by `TokenRow.source`.
+
+    Raises:
+        ValueError: a file is gone or damaged since the tables were made, or has not this temperature.
     """
 
     def __init__(self, folder: Path, places: Sequence[tuple[str, int]], temperature: float) -> None:
         self._places, self._temperature = places, temperature
         names = sorted({name for name, _ in places})
         self._readers = {name: TopKReader(folder / name) for name in names}
+        for name, row in places:
+            self._readers[name].length(row)
+        for reader in self._readers.values():
+            reader.row(0, temperature)
 
     def look(self, micro: MicroBatch) -> TopK:
         """All tokens' top-k: 12 k + 4 bytes a token."""

@@ -23,6 +23,7 @@ class MixedRows:
     Args:
         module: what samples: the wrapped student or its engine.
         end_id: ends a completion.
+        vocabulary: number of real tokens; rows of the student beyond it are never sampled.
         longest: tokens of prompt and completion together at most.
     """
 
@@ -32,12 +33,14 @@ class MixedRows:
         section: LossSection,
         module: Any,
         end_id: int,
+        vocabulary: int,
         longest: int,
         seed: int,
         ranks: Ranks,
     ) -> None:
         self._table, self._section, self._module = table, section, module
-        self._end_id, self._longest, self._seed, self._ranks = end_id, longest, seed, ranks
+        self._end_id, self._vocabulary, self._longest = end_id, vocabulary, longest
+        self._seed, self._ranks = seed, ranks
 
     def __call__(self, step: int, numbers: Sequence[int]) -> list[TokenRow]:
         """The rows of a step. Collective on an on-policy step."""
@@ -55,7 +58,9 @@ class MixedRows:
         seeds = [hash_of(self._seed, step, place) for place in range(len(rows))]
         self._module.eval()
         with torch.no_grad():
-            completions = sample_rows(self._module, prompts, seeds, sampling, self._end_id, self._ranks)
+            completions = sample_rows(
+                self._module, prompts, seeds, sampling, self._end_id, self._vocabulary, self._ranks
+            )
         self._module.train()
         triples = zip(prompts, completions, rows, strict=True)
         return [row_of(prompt, completion, row.source) for prompt, completion, row in triples]

@@ -22,7 +22,15 @@ from kit.training.estimate.shape import shape_of
 from kit.training.estimate.work import forward_flops
 from kit.training.export import export
 from kit.training.loop import Job, Outcome, flat, revision_of, run
-from kit.training.model import check_architecture, check_vocabulary, find_model, load_causal, load_tokenizer
+from kit.training.model import (
+    check_architecture,
+    check_vocabulary,
+    find_model,
+    load_causal,
+    load_config,
+    load_tokenizer,
+    token_count,
+)
 from kit.training.ranks import Ranks, join, leave
 from kit.training.start import Started, check_start, freeze, partitioned, start, uses_deepspeed
 from kit.training.tables import tokenizer_digest
@@ -71,7 +79,7 @@ def distill(recipe: DistillRecipe) -> Outcome:
         outcome = run(_job(recipe, checked, data, started, objective, ranks))
         if outcome.finished:
             folder = recipe.out / MODEL
-            export(started.engine, started.model, started.adapted, checked.chat.tokenizer, folder, ranks)
+            export(started.engine, started.model, started.adapted, checked.chat, folder, ranks)
         return outcome
     finally:
         leave()
@@ -83,25 +91,18 @@ def check(recipe: DistillRecipe) -> Checked:
     Raises:
         ValueError: naming what is wrong, where, and the way out.
     """
-    from transformers import AutoConfig
-
-    def config_of(folder: Path) -> Any:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-
     folder = find_model(recipe.model.path, "model.path")
-    named = recipe.model.tokenizer
-    tokenizer = load_tokenizer(Path(named) if Path(named).is_dir() else find_model(named)) if named else None
-    tokenizer = tokenizer or load_tokenizer(folder)
-    check_vocabulary(tokenizer, config_of(folder), f"model {recipe.model.path}")
-    check_architecture(config_of(folder))
-    limit = getattr(config_of(folder), "max_position_embeddings", None)
-    if limit and recipe.batch.max_length > limit:
-        raise ValueError(
-            f"batch.max_length={recipe.batch.max_length} is over the {limit} positions of {recipe.model.path}"
-        )
+    config = load_config(folder)
+    named = Path(recipe.model.tokenizer or folder).expanduser()
+    if not named.is_dir():
+        named = find_model(recipe.model.tokenizer, "model.tokenizer")
+    tokenizer = load_tokenizer(named)
+    check_vocabulary(tokenizer, config, f"model {recipe.model.path}")
+    check_architecture(config)
+    _check_positions(recipe, config, recipe.model.path)
     chat = open_chat(tokenizer, recipe.model.path, recipe.data.instruction)
     if recipe.loss.alpha == 0 or recipe.teacher.source == "cached":
-        vocabulary = None if recipe.loss.alpha == 0 else len(tokenizer)
+        vocabulary = None if recipe.loss.alpha == 0 else token_count(tokenizer)
         return Checked(folder, chat, None, None, vocabulary)
     if recipe.teacher.partitioned and not uses_deepspeed(recipe):
         raise ValueError(
@@ -109,16 +110,14 @@ def check(recipe: DistillRecipe) -> Checked:
             "torch set teacher.partitioned=false: every rank then holds the whole teacher"
         )
     teacher_folder = find_model(recipe.teacher.path, "teacher.path")
-    check_architecture(config_of(teacher_folder))
-    theirs = load_tokenizer(teacher_folder)
+    teacher_config, theirs = load_config(teacher_folder), load_tokenizer(teacher_folder)
+    check_architecture(teacher_config)
+    _check_positions(recipe, teacher_config, recipe.teacher.path)
     vocabulary = check_same_tokens(tokenizer, theirs, recipe.model.path, recipe.teacher.path)
-    for place, config in (
-        (recipe.model.path, config_of(folder)),
-        (recipe.teacher.path, config_of(teacher_folder)),
-    ):
-        if config.vocab_size < vocabulary:
+    for place, shape in ((recipe.model.path, config), (recipe.teacher.path, teacher_config)):
+        if shape.vocab_size < vocabulary:
             raise ValueError(
-                f"{place} has {config.vocab_size} rows for a common vocabulary of {vocabulary} tokens: "
+                f"{place} has {shape.vocab_size} rows for a common vocabulary of {vocabulary} tokens: "
                 "resize it, or train on the teacher's traces alone (loss.alpha=0)"
             )
     return Checked(
@@ -128,6 +127,15 @@ def check(recipe: DistillRecipe) -> Checked:
         open_chat(theirs, recipe.teacher.path, recipe.data.instruction),
         vocabulary,
     )
+
+
+def _check_positions(recipe: DistillRecipe, config: Any, place: str) -> None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit and recipe.batch.max_length > limit:
+        raise ValueError(
+            f"batch.max_length={recipe.batch.max_length} is over the {limit} positions of {place}: lower it, "
+            "or take a model with a longer context"
+        )
 
 
 def _teacher(recipe: DistillRecipe, checked: Checked, data: Data, ranks: Ranks) -> Teacher | None:
@@ -180,6 +188,7 @@ def _job(
             recipe.loss,
             started.engine.module,
             checked.chat.end_id,
+            token_count(checked.chat.tokenizer),
             recipe.batch.max_length,
             recipe.seed,
             ranks,

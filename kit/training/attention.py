@@ -45,16 +45,20 @@ def segment_attention(
 
     assert attention_mask is None, "transformers makes no mask for an attention that it does not know"
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
+    # The CPU's fused kernel takes fewer key heads than heads. Not all of CUDA's do, and torch would fall back
+    # to one that is quadratic in memory.
+    shared = groups > 1 and query.device.type == "cpu"
+    if groups > 1 and not shared:
         key = key.repeat_interleave(groups, dim=1)
         value = value.repeat_interleave(groups, dim=1)
 
     def attend(q: "torch.Tensor", k: "torch.Tensor", v: "torch.Tensor") -> "torch.Tensor":
-        return scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling)
+        return scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=shared
+        ).transpose(1, 2)
 
     if len(segments) <= 1:
-        return attend(query, key, value).transpose(1, 2).contiguous(), None
+        return attend(query, key, value).contiguous(), None
     assert sum(segments) == query.shape[2], "segments cover the row"
     parts = zip(*(tensor.split(segments, dim=2) for tensor in (query, key, value)), strict=True)
-    output = torch.cat([attend(*part) for part in parts], dim=2)
-    return output.transpose(1, 2).contiguous(), None
+    return torch.cat([attend(*part) for part in parts], dim=1), None

@@ -5,7 +5,9 @@ itself and followed by the token that ends a turn. Templates are not asked to re
 reasoning models cut the thought out of past turns, and would train a student not to think.
 """
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from kit.data.records import Record
 from kit.training.rows import TokenRow
 
 _PROBE = "probe7answer"
+_THOUGHT = re.compile(r"<think>\s*$")
 
 
 class UnusableError(Exception):
@@ -26,8 +29,8 @@ class Chat:
 
     Args:
         end_id: the token that ends an assistant's turn.
-        opening: what the template puts before the completion after the role (`<think>` and a newline in
-            some); a completion that begins with it loses it there.
+        opening: what the template itself writes of an answer (`<think>` and a newline in some); a completion
+            that begins with it loses it there, so that it comes once.
     """
 
     tokenizer: Any
@@ -40,30 +43,45 @@ class Chat:
         messages = [{"role": "system", "content": record.system}] if record.system else []
         question = f"{record.problem}\n\n{self.instruction}" if self.instruction else record.problem
         messages.append({"role": "user", "content": question})
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # noqa: BLE001 - templates raise what they like, a system message for one
+            raise UnusableError(f"the chat template fails: {str(error)[:80]}") from None
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def completion(self, record: Record) -> list[int]:
         """Ids of the completion and its end; as the teacher sampled them where they mean the same here."""
-        if not record.completion:
+        text, mark = record.completion, self.opening.rstrip()
+        if mark and text.startswith(mark):  # the prompt ends with it
+            text = text[len(self.opening if text.startswith(self.opening) else mark) :]
+        if not text:
             raise UnusableError("no completion")
         ids = list(record.completion_ids)
-        if ids and self._says(ids, record.completion):
+        if ids and self._says(ids, text):
             # A completion that ends with no special token was cut short: no end is put where none was.
-            return [*ids[:-1], self.end_id] if ids[-1] in self.tokenizer.all_special_ids else ids
-        text = record.completion
-        if self.opening and text.startswith(self.opening.rstrip()):
-            text = text[len(self.opening.rstrip()) :].lstrip("\n")
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_id]
+            return [*ids[:-1], self.end_id] if ids[-1] in self._special else ids
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        while ids and ids[-1] == self.end_id:  # some sets write it out
+            ids.pop()
+        if self.end_id in ids:
+            raise UnusableError("the token that ends a turn stands within the completion")
+        return [*ids, self.end_id]
 
     def row(self, record: Record, max_length: int, overlong: str, source: int = 0) -> tuple[TokenRow, bool]:
         """A row whose completion is trained, and whether it was cut.
 
         Raises:
-            UnusableError: there is no completion, or it is over length and `overlong` is "drop".
+            UnusableError: there is no completion, it cannot be said in tokens, or it is over length and
+                `overlong` is "drop".
         """
+        try:
+            f"{record.system}{record.problem}{record.completion}".encode()
+        except UnicodeEncodeError:
+            raise UnusableError("a lone surrogate, which is no Unicode text") from None
         prompt, completion = self.prompt(record), self.completion(record)
         ids = prompt + completion
+        if not prompt:
+            raise UnusableError("the prompt is empty")
         cut = len(ids) > max_length
         if cut and overlong == "drop":
             raise UnusableError("longer than batch.max_length")
@@ -74,10 +92,18 @@ class Chat:
         return TokenRow(np.array(ids[:max_length], np.int32), mask[:max_length], source), cut
 
     def _says(self, ids: list[int], text: str) -> bool:
-        if max(ids) >= len(self.tokenizer) or min(ids) < 0:
+        """Whether the ids are those of the text, and at most the last of them is special."""
+        if max(ids) >= len(self.tokenizer) or min(ids) < 0 or not self._special.isdisjoint(ids[:-1]):
             return False
         decoded = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return bool(decoded == text)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        """Ids that decoding leaves out."""
+        added = self.tokenizer.added_tokens_decoder
+        marked = {index for index, token in added.items() if token.special}
+        return frozenset(marked.union(self.tokenizer.all_special_ids))
 
 
 def open_chat(tokenizer: Any, what: str = "the model", instruction: str = "") -> Chat:
@@ -94,7 +120,6 @@ def open_chat(tokenizer: Any, what: str = "the model", instruction: str = "") ->
     question = [{"role": "user", "content": "question"}]
     try:
         opened = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
-        bare = tokenizer.apply_chat_template(question, add_generation_prompt=False, tokenize=False)
         answered = tokenizer.apply_chat_template(
             [*question, {"role": "assistant", "content": _PROBE}], tokenize=False
         )
@@ -108,6 +133,5 @@ def open_chat(tokenizer: Any, what: str = "the model", instruction: str = "") ->
         raise ValueError(
             f"nothing ends a turn: the tokenizer of {what} has no end token and its template none"
         )
-    added = opened[len(bare) :] if opened.startswith(bare) else ""
-    opening = "<think>\n" if added.rstrip().endswith("<think>") else ""
-    return Chat(tokenizer, int(end), opening, instruction)
+    opening = _THOUGHT.search(opened)
+    return Chat(tokenizer, int(end), opening[0] if opening else "", instruction)

@@ -295,7 +295,9 @@ class CheckpointStore:
                 if found not in keep:
                     hidden = f".step-{found:08d}.old-{self._attempt}-{self._count}"
                     step_folder(self.folder, found).rename(self.folder / hidden)
-            leftovers = [path for path, _, _, _ in hidden_in(self.folder) if not remove(path)]
+            # Not those of later steps: a faster rank may have seen the commit and begun its next share.
+            done = [path for path, at, kind, _ in hidden_in(self.folder) if kind == "old" or at <= step]
+            leftovers = [path for path in done if not remove(path)]
         except OSError as error:
             log.warning("old checkpoints in %s could not be deleted: %s", self.folder, error)
         else:

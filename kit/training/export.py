@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.training.chat import Chat
 from kit.training.engines.base import TrainEngine
 from kit.training.ranks import Ranks
 from submission.files import write_text
@@ -26,39 +27,46 @@ _LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight$")
 _BASE = ".base_layer."
 
 
-def export(engine: TrainEngine, model: Any, adapted: Any, tokenizer: Any, folder: Path, ranks: Ranks) -> None:
+def export(engine: TrainEngine, model: Any, adapted: Any, chat: Chat, folder: Path, ranks: Ranks) -> None:
     """Write `folder` in one rename, and with LoRA `folder`-adapter beside it. Collective.
 
     Args:
         model: the causal LM, for its configuration.
         adapted: the PEFT model around it, or None.
+        chat: its tokenizer, and the token that it was trained to end an answer with.
         folder: replaced if it exists.
 
     Raises:
         ValueError: the disk is full, or the folder cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
-    if ranks.main:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
     adapters: dict[str, torch.Tensor] = {}
     weights = _without_ties(engine.weights(), model)
     if adapted is not None:
         weights = _merged(weights, adapted, adapters)
 
     def write() -> None:
+        if not ranks.main:
+            for _ in weights:  # every rank takes part in the gathers
+                pass
+            return
         try:
-            _write_shards(weights, temporary, ranks)
-            if ranks.main:
-                _write_rest(model, tokenizer, temporary)
-                _replace(temporary, folder)
-                if adapted is not None:
-                    _write_adapter(adapted, adapters, folder.with_name(f"{folder.name}-{ADAPTER}"))
-        except OSError as problem:
             shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _write_shards(weights, temporary)
+            _write_rest(model, chat, temporary)
+            _replace(temporary, folder)
+            if adapted is not None:
+                _write_adapter(adapted, adapters, folder.with_name(f"{folder.name}-{ADAPTER}"))
+        except Exception as problem:
+            for _ in weights:  # the other ranks wait for this one in the gathers
+                pass
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not is_disk_fault(problem):
+                raise
             raise ValueError(
-                f"the model could not be written to {folder}: {problem.strerror or problem}. The checkpoints "
-                "stand: make room, and start again to export"
+                f"the model could not be written to {folder}: {problem}. The checkpoints stand: make room, "
+                "and start again to export"
             ) from problem
 
     ranks.together(write)
@@ -106,7 +114,12 @@ def _merged(
     assert waiting is None and not factors, "every adapted layer has its two factors"
 
 
-def _write_shards(weights: "Iterator[tuple[str, torch.Tensor]]", folder: Path, ranks: Ranks) -> None:
+def is_disk_fault(problem: BaseException) -> bool:
+    """Whether it comes from the system; safetensors and tokenizers say its number in their text only."""
+    return isinstance(problem, OSError) or "(os error " in str(problem)
+
+
+def _write_shards(weights: "Iterator[tuple[str, torch.Tensor]]", folder: Path) -> None:
     from safetensors.torch import save_file
 
     shards: list[dict[str, int]] = []
@@ -121,15 +134,12 @@ def _write_shards(weights: "Iterator[tuple[str, torch.Tensor]]", folder: Path, r
         held, size = {}, 0
 
     for name, tensor in weights:
-        if not ranks.main:
-            continue  # it took part in the gather
         if size and size + tensor.nbytes > SHARD_BYTES:
             flush()
         held[name] = tensor.to("cpu", copy=True).contiguous()
         size += tensor.nbytes
-    if ranks.main:
-        flush()
-        _name_shards(shards, folder)
+    flush()
+    _name_shards(shards, folder)
 
 
 def _name_shards(shards: list[dict[str, int]], folder: Path) -> None:
@@ -146,13 +156,19 @@ def _name_shards(shards: list[dict[str, int]], folder: Path) -> None:
     write_text(folder / "model.safetensors.index.json", text)
 
 
-def _write_rest(model: Any, tokenizer: Any, folder: Path) -> None:
+def _write_rest(model: Any, chat: Chat, folder: Path) -> None:
     config = model.config.to_dict() | {"use_cache": True}
     config.pop("quantization_config", None)
     type(model.config).from_dict(config).save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:
-        model.generation_config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        # By hand: transformers loads settings that it then refuses to save (a temperature without do_sample).
+        settings = json.loads(model.generation_config.to_json_string())
+        ends = settings.get("eos_token_id")
+        known = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        # What a base model's own end is, is not what ends a turn: engines stop at either.
+        settings["eos_token_id"] = [chat.end_id, *(end for end in known if end != chat.end_id)]
+        write_text(folder / "generation_config.json", json.dumps(settings, indent=2) + "\n")
+    chat.tokenizer.save_pretrained(folder)
 
 
 def _write_adapter(adapted: Any, adapters: "dict[str, torch.Tensor]", folder: Path) -> None:
@@ -172,6 +188,8 @@ def _replace(new: Path, folder: Path) -> None:
         path.chmod(0o644)
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file")
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -312,7 +312,8 @@ class _Run:
             "tokens": self.counts.tokens,
             "trained": self.counts.trained,
             "skipped": self.counts.skipped,
-            "evaluation": dict(self.evaluation),
+            # As text where it is not finite, which JSON has no number for; `_load` reads both.
+            "evaluation": {k: v if math.isfinite(v) else str(v) for k, v in self.evaluation.items()},
             "recipe": self.job.recipe.model_dump(mode="json"),
             "revision": self.job.revision,
         }

@@ -60,32 +60,53 @@ def load_tokenizer(folder: Path) -> Any:
         raise ValueError(f"no tokenizer could be read from {folder}: {error}") from None
 
 
+def load_config(folder: Path) -> Any:
+    """The configuration of a checkpoint.
+
+    Raises:
+        ValueError: it is not one that transformers reads.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 - whatever the file makes the library raise
+        text = " ".join(str(error).split())
+        raise ValueError(f"{folder / 'config.json'} cannot be used: {text[:300]}") from None
+
+
 def load_causal(folder: Path, section: ModelSection, *, quantize: bool = False) -> Any:
     """A causal LM in the section's dtype and attention, on the CPU, or partitioned where ZeRO-3 is announced.
 
     Raises:
-        ValueError: transformers cannot load it, or the attention does not fit it.
+        ValueError: transformers cannot load it, weights are missing, or the attention does not fit it.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     register()
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    config = load_config(folder)
     extra: dict[str, Any] = {}
     if quantize:
         extra["quantization_config"] = _nf4(section.dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=getattr(torch, section.dtype),
             attn_implementation=pick_attention(section.attention, config),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
             **extra,
         )
     except (OSError, ImportError, RuntimeError, KeyError) as error:
         raise ValueError(f"transformers could not load {folder}: {error}") from error
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise ValueError(
+            f"{folder} lacks {len(missing)} weights that its config.json asks for "
+            f"({', '.join(missing[:3])}): obtain the checkpoint again"
+        )
     model.config.use_cache = False
     return model
 
@@ -135,8 +156,9 @@ def add_lora(model: Any, section: LoraSection) -> Any:
     """A PEFT model around `model`, of which only the adapters are trained, in at least float32.
 
     Raises:
-        ValueError: a target names no module of the model.
+        ValueError: a target names no module of the model, or one that is no linear layer, or the head.
     """
+    import torch
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -147,9 +169,19 @@ def add_lora(model: Any, section: LoraSection) -> Any:
         target_modules=list(section.targets) or "all-linear",
     )
     try:
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(f"model.lora.targets {section.targets}: {error}") from None
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if not hasattr(module, "base_layer"):
+            continue
+        if module is head or not isinstance(module.base_layer, torch.nn.Linear):
+            raise ValueError(
+                f"model.lora.targets {section.targets}: {name} is the head or not a linear layer: name "
+                "others, or leave it empty for every linear layer but the head"
+            )
+    return adapted
 
 
 def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
@@ -248,10 +280,16 @@ def check_architecture(config: Any) -> None:
         raise ValueError(f"the head of {name} is not a linear layer without bias: not supported")
     ids = torch.tensor([[1, 2, 3]])
     with torch.no_grad():
+        head.weight.mul_(100)  # a cap is not seen on small logits
         logits = model(input_ids=ids, use_cache=False).logits
         expected = head(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.allclose(logits, expected, rtol=1e-4, atol=1e-6):
         raise ValueError(f"{name} does more than its head to make logits (a cap, a scale): not supported")
+
+
+def token_count(tokenizer: Any) -> int:
+    """Rows that a model needs for the tokenizer: its greatest id and one. What lies beyond is padding."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def check_vocabulary(tokenizer: Any, config: Any, what: str) -> None:
@@ -260,7 +298,7 @@ def check_vocabulary(tokenizer: Any, config: Any, what: str) -> None:
     Raises:
         ValueError: naming both sizes and the way out.
     """
-    size = len(tokenizer)
+    size = token_count(tokenizer)
     if size > config.vocab_size:
         raise ValueError(
             f"{what}: the tokenizer has {size} tokens but the model has {config.vocab_size} rows: they do "

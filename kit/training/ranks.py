@@ -116,7 +116,9 @@ def join(timeout: float) -> Ranks:
     missing = [name for name in _VARIABLES if name not in os.environ]
     if missing:
         raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not: start with torchrun, or alone")
-    rank, world_size, local_rank = (int(os.environ[name]) for name in _VARIABLES[:3])
+    rank, world_size, local_rank = (_number(name) for name in _VARIABLES[:3])
+    if rank >= world_size:
+        raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}: start with torchrun, or alone")
     device = torch.device("cpu")
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
@@ -137,6 +139,13 @@ def join(timeout: float) -> Ranks:
         for name in _VARIABLES:
             del os.environ[name]
     return Ranks(rank, world_size, local_rank, device)
+
+
+def _number(name: str) -> int:
+    text = os.environ[name]
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{name}={text!r} in the environment is not a number: start with torchrun, or alone")
+    return int(text)
 
 
 def leave() -> None:

@@ -23,6 +23,7 @@ def sample_rows(
     seeds: Sequence[int],
     sampling: Sampling,
     end_id: int,
+    vocabulary: int,
     ranks: Ranks,
 ) -> list[list[int]]:
     """A completion for every prompt, known to all ranks; each rank samples its share. Collective.
@@ -33,9 +34,11 @@ def sample_rows(
         seeds: one a prompt.
         sampling: temperature and `max_tokens`.
         end_id: ends a completion, and is its last token then.
+        vocabulary: number of real tokens; the head's rows beyond it pad it, and stand for nothing.
     """
     mine = range(ranks.rank, len(prompts), ranks.world_size)
-    sampled = _decode(module, [prompts[i] for i in mine], [seeds[i] for i in mine], sampling, end_id, ranks)
+    ours, drawn = [prompts[i] for i in mine], [seeds[i] for i in mine]
+    sampled = _decode(module, ours, drawn, sampling, end_id, vocabulary, ranks)
     return _exchange(sampled, len(prompts), sampling.max_tokens, ranks)
 
 
@@ -45,6 +48,7 @@ def _decode(
     seeds: Sequence[int],
     sampling: Sampling,
     end_id: int,
+    vocabulary: int,
     ranks: Ranks,
 ) -> list[list[int]]:
     """Left-padded batch with a key-value cache; a rank without prompts runs along on a token of its own."""
@@ -63,7 +67,7 @@ def _decode(
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         logits, cache = module(collate((), device), None, (ids, mask, positions, cache))
         if prompts:
-            tokens, _logprobs = next_tokens(logits, [sampling] * len(rows), generators)
+            tokens, _logprobs = next_tokens(logits[:, :vocabulary], [sampling] * len(rows), generators)
         else:
             tokens = [end_id]
         for index, token in enumerate(tokens):

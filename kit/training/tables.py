@@ -37,8 +37,11 @@ class Tokenized:
     cut: int = 0
 
 
-def tokenize(records: Iterable[Record], chat: Chat, recipe: TrainRecipe) -> Tokenized:
+def tokenize(records: Iterable[Record], chat: Chat, recipe: TrainRecipe, unreadable: int = 0) -> Tokenized:
     """Rows of all records that can be trained on. Memory: 5 bytes a token.
+
+    Args:
+        unreadable: rows of the set that gave no record, lost before.
 
     Raises:
         ValueError: more were lost than `faults.max_dropped_share`, or none is left; with the reasons.
@@ -54,6 +57,8 @@ def tokenize(records: Iterable[Record], chat: Chat, recipe: TrainRecipe) -> Toke
         result.rows.append(row)
         result.kept.append(record)
         result.cut += cut
+    if unreadable:
+        result.dropped["unreadable"] = unreadable
     _check_losses(result, recipe)
     return result
 

@@ -373,6 +373,36 @@ def test_a_missing_rank_is_named(tmp_path: Path) -> None:
     assert_is(store.latest(), 1)
 
 
+def test_a_rank_may_begin_its_next_share_while_rank_0_tidies_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"world_size": 2, "attempt": "a", "asynchronous": True, "keep_last": 1}
+    first = make_store(tmp_path, **settings)
+    second = make_store(tmp_path, rank=1, **settings)
+    tidy = CheckpointStore._retain
+
+    def late(store: CheckpointStore, step: int) -> None:
+        """Rank 0 is slow to delete; rank 1 has seen the commit and is at the next step already."""
+        if step == 1:
+            second.wait()
+            save(second, 2, 1)
+            until = time.monotonic() + 10
+            while not list(tmp_path.glob(".step-00000002.tmp-*/rank-00002-of-00002.json")):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        tidy(store, step)
+
+    monkeypatch.setattr(CheckpointStore, "_retain", late)
+    save(first, 1)
+    save(second, 1, 1)
+    first.wait()
+    save(first, 2)
+    first.wait()
+    second.wait()
+    assert_is(first.latest(), 2, world_size=2)
+    assert visible(tmp_path) == ["step-00000002"]
+
+
 def test_a_rank_that_fails_ends_the_wait_of_the_others(tmp_path: Path) -> None:
     first = make_store(tmp_path, world_size=2, attempt="a", asynchronous=True, commit_timeout=60.0)
     second = make_store(tmp_path, rank=1, world_size=2, attempt="a", asynchronous=True, commit_timeout=60.0)
