@@ -7,6 +7,8 @@ here). Both sides get the same token rows with the same tokens trained, AdamW (f
 clipping at 1, no gradient checkpointing, and micro-batches of the same size. Ours is the command that users
 run, `kit.distill.phase.distill`, with `loss.alpha = 0`. TRL runs with packing on, in both of its ways: `bfd`,
 which keeps rows apart by a mask, and `wrapped`, which lets them see each other; the faster one is the peer.
+On a CPU TRL's head scores prompt tokens too, and twice (forward and backward); with Triton it would leave
+them out, so the ratio here says little about a GPU.
 
 Every side of every round is a process of its own; the order changes from round to round, so that a machine
 whose speed drifts slows all alike. Timed are optimizer steps after the warm-up, from the first forward pass
