@@ -90,7 +90,8 @@ def student_recipe(study: DistillStudy, folder: Path, arm: Arm, seed: int, start
     """One student's run from the checkpoint `start`."""
     alpha = study.alpha if arm == "kd" else 0.0
     steps = study.arm_steps(arm)
-    data = (folder.parent / "train.jsonl", study.train_problems)
+    # The distilled student reads the teacher's log-probabilities from a file made once: no teacher in its steps.
+    data = (folder.parent / ("cached.jsonl" if arm == "kd" else "train.jsonl"), study.train_problems)
     return _recipe(study, folder, study.student_training, steps, data, start, seed, alpha)
 
 
@@ -128,11 +129,7 @@ def _recipe(
             "checkpoint": {"every": 0, "keep_last": 1, "asynchronous": False},
             "logging": {"live": "never"},
             "data": {"path": str(path)},
-            "teacher": {
-                "path": str(folder.parent / "teacher" / "model"),
-                "dtype": "float32",
-                "partitioned": False,
-            },
+            "teacher": {"source": "cached"},
             "loss": {"alpha": alpha, "temperature": study.temperature},
         },
         "the study's settings",

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.learning.cache import cache_teacher
 from benchmarks.learning.settings import ARMS, Arm, DistillStudy, student_recipe, teacher_recipe
 from benchmarks.shared import ROOT
 from kit.data.records import read_records, write_records
@@ -135,8 +136,10 @@ def run_one(folder: Path, name: str) -> None:
 
     study = load_study(folder)
     started = time.process_time()
+    cache = 0.0
     if name == TEACHER:
         model, steps = train_teacher(study, folder), study.teacher_training.steps
+        cache = cache_teacher(model, folder / "train.jsonl", folder / "cached.jsonl", study.temperature)
     else:
         student = next((student for student in students(study) if student.name == name), None)
         if student is None:
@@ -149,6 +152,7 @@ def run_one(folder: Path, name: str) -> None:
         "run": name,
         "steps": steps,
         "cpu_seconds": spent,
+        "cache_seconds": cache,
         "greedy": solved(model, test, temperature=0, seed=0),
         "sampled": solved(model, test, temperature=1, seed=0, samples=study.samples),
     }

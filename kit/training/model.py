@@ -289,7 +289,7 @@ def check_architecture(config: Any) -> None:
 
 def token_count(tokenizer: Any) -> int:
     """Rows that a model needs for the tokenizer: its greatest id and one. What lies beyond is padding."""
-    return 1 + max(tokenizer.get_vocab().values())
+    return 1 + int(max(tokenizer.get_vocab().values()))
 
 
 def check_vocabulary(tokenizer: Any, config: Any, what: str) -> None:

@@ -57,7 +57,7 @@ class BatchSection(Recipe):
     max_steps: int = Field(default=0, ge=0)
     """Stop after so many optimizer steps; 0 goes by `epochs`."""
     shuffle: bool = True
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
     @property
     def capacity(self) -> int:
@@ -158,7 +158,7 @@ class TrainRecipe(Recipe):
 
     out: Path = Path("runs/train")
     """Folder of the run: checkpoints, metrics, the exported model."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     model: ModelSection = ModelSection()
     batch: BatchSection = BatchSection()
     optimizer: OptimizerSection = OptimizerSection()

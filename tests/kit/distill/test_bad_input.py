@@ -70,6 +70,8 @@ def test_recipes_and_environment(runner: Runner) -> None:
         (r"unknown key 'optimizer\.lrr' \(did you mean 'lr'\?\)", "optimizer.lrr=1"),
         (r"optimizer\.lr: .*greater than 0 \(got '-1'\)", "optimizer.lr=-1"),
         (r"model\.path './nowhere' is neither a folder nor a hub name", "model.path=./nowhere"),
+        (r"model\.path 'owner/nothing' .*could not be fetched from the hub", "model.path=owner/nothing"),
+        (r"seed: .*less than", "seed=99999999999999999999"),
         (r"model\.tokenizer './nowhere' is neither a folder nor", "model.tokenizer=./nowhere"),
         (
             r"batch\.max_length=4096 is over the 2048 positions of .*student.*lower it",
@@ -167,7 +169,7 @@ def cli_with_full_disk(arguments: list[str], log: str, limit: int, step: int) ->
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         save(self, now, evaluated)
 
-    loop._Run._save = limited  # type: ignore[method-assign]
+    loop._Run._save = limited  # type: ignore[method-assign, assignment]
     cli(arguments, log, {})
 
 

@@ -221,7 +221,7 @@ def stopped_after(recipe: dict[str, Any], step: int) -> int:
             os.kill(os.getpid(), signal.SIGUSR1)
         return one_step(self, now, stop)
 
-    loop._Run._one_step = signalled  # type: ignore[method-assign]
+    loop._Run._one_step = signalled  # type: ignore[method-assign, assignment]
     outcome = distill(DistillRecipe.parse(recipe, "the test"))
     assert outcome.exit_code == 85
     return outcome.steps

@@ -25,13 +25,13 @@ def train(recipe: dict[str, Any], shard_bytes: int = 0) -> dict[str, Any]:
     if shard_bytes:
         export.SHARD_BYTES = shard_bytes
     seen: dict[str, Any] = {}
-    original = phase.start
+    original = vars(phase)["start"]
 
     def started(*given: Any) -> Any:
         seen["started"] = original(*given)
         return seen["started"]
 
-    phase.start = started
+    vars(phase)["start"] = started
     outcome = phase.distill(DistillRecipe.parse(recipe, "the test"))
     model = seen["started"].model
     if recipe["parallel"]["engine"] != "torch":
@@ -58,7 +58,7 @@ def logits_of(folder: Path, adapter: Path | None = None) -> Any:
 
 
 def recipe_of(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
-    base = {
+    base: dict[str, dict[str, Any]] = {
         "batch": {"max_steps": 3},
         "optimizer": {"lr": 1e-2, "warmup_ratio": 0.0},
         "evaluation": {"every": 0},
@@ -175,14 +175,14 @@ def train_with_full_disk(recipe: dict[str, Any], limit: int) -> None:
 
     from kit.distill import phase
 
-    export = phase.export
+    export = vars(phase)["export"]
 
     def limited(*given: Any) -> None:
         if os.environ["RANK"] == "0":
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         export(*given)
 
-    phase.export = limited
+    vars(phase)["export"] = limited
     phase.distill(DistillRecipe.parse(recipe, "the test"))
 
 

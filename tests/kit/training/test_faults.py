@@ -161,8 +161,8 @@ def evaluated_badly(recipe: dict[str, Any]) -> dict[str, Any]:
 
     from kit.training import loop
 
-    evaluate = loop.evaluate
-    loop.evaluate = lambda *given: replace(evaluate(*given), loss=float("nan"))
+    evaluate = vars(loop)["evaluate"]
+    vars(loop)["evaluate"] = lambda *given: replace(evaluate(*given), loss=float("nan"))
     return train(recipe)
 
 

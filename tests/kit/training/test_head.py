@@ -153,3 +153,31 @@ def test_a_second_backward_pass_is_refused() -> None:
     with pytest.raises((RuntimeError, TypeError, AssertionError)):
         total.backward()
     assert bool((hidden.grad == kept).all())
+
+
+@pytest.mark.parametrize("family", ["gemma2", "cohere", "granite", "phi"])
+def test_models_whose_logits_are_more_than_their_head_are_refused(family: str) -> None:
+    """Capped (however small the logits are at the start), scaled, or shifted."""
+    from transformers import CohereConfig, Gemma2Config, GraniteConfig, PhiConfig
+
+    from kit.training.model import check_architecture
+
+    small = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    configs: dict[str, Any] = {
+        "gemma2": lambda: Gemma2Config(**small, head_dim=16, final_logit_softcapping=30.0),
+        "cohere": lambda: CohereConfig(**small, logit_scale=0.0625),
+        "granite": lambda: GraniteConfig(**small, logits_scaling=8.0),
+        "phi": lambda: PhiConfig(**small),
+    }
+    with pytest.raises(ValueError, match="not supported"):
+        check_architecture(configs[family]())
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+def test_plain_heads_are_taken(family: str) -> None:
+    from transformers import AutoConfig
+
+    from kit.training.model import check_architecture
+
+    small = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
+    check_architecture(AutoConfig.for_model(family, **small, head_dim=16))

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def long_recipe(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
-    base = {
+    base: dict[str, dict[str, Any]] = {
         "batch": {"epochs": 100.0, "max_steps": STEPS},
         "checkpoint": {"every": 0},
         "evaluation": {"every": 0},
@@ -44,7 +44,7 @@ def train(recipe: dict[str, Any], kind: str = "", rank: int = 0, step: int = 0) 
             os.kill(os.getpid(), getattr(signal, kind))
         return one_step(self, now, stop)
 
-    loop._Run._one_step = signalled  # type: ignore[method-assign]
+    loop._Run._one_step = signalled  # type: ignore[method-assign, assignment]
     outcome = distill(DistillRecipe.parse(recipe, "the test"))
     return {"steps": outcome.steps, "stopped": outcome.stopped, "code": outcome.exit_code}
 

@@ -15,6 +15,8 @@ from kit.training.model import load_tokenizer
 from kit.training.tables import Tokenized, data_digest, tokenize, tokenizer_digest
 from tests.kit.training.made import small_recipe
 
+SURROGATE = '{"problem": "What?", "completion": "It is \\ud800."}'
+
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> DistillRecipe:
@@ -113,9 +115,11 @@ def test_a_table_whose_making_was_cut_is_made_again(recipe: DistillRecipe, chat:
 def test_rows_that_cannot_be_read_are_counted(recipe: DistillRecipe, chat: Chat) -> None:
     path = Path(recipe.data.path)
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines, "{torn", '{"problem": 7']) + "\n")
+    path.write_text("\n".join([*lines, "{torn", '{"problem": 7', SURROGATE]) + "\n")
     data = open_tables(recipe, make_tables(recipe, chat, None))
-    assert data.counts["records dropped (unreadable)"] == 2
+    lost = {name: count for name, count in data.counts.items() if "dropped" in name}
+    assert sum(lost.values()) == 3, lost
+    assert lost["records dropped (unreadable)"] >= 2
 
 
 def test_a_problem_is_held_out_as_a_whole(recipe: DistillRecipe, chat: Chat) -> None:
