@@ -1,4 +1,4 @@
-"""The teacher's view of the students' traces, looked up once: what `kit.traces --top-k` does for a real run."""
+"""The teacher's view of the students' traces, made once: what `kit.traces --top-k` does for a real run."""
 
 import time
 from pathlib import Path

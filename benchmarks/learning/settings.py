@@ -90,7 +90,7 @@ def student_recipe(study: DistillStudy, folder: Path, arm: Arm, seed: int, start
     """One student's run from the checkpoint `start`."""
     alpha = study.alpha if arm == "kd" else 0.0
     steps = study.arm_steps(arm)
-    # The distilled student reads the teacher's log-probabilities from a file made once: no teacher in its steps.
+    # The distilled student reads the teacher's log-probabilities from a file made once.
     data = (folder.parent / ("cached.jsonl" if arm == "kd" else "train.jsonl"), study.train_problems)
     return _recipe(study, folder, study.student_training, steps, data, start, seed, alpha)
 

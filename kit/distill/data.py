@@ -134,6 +134,9 @@ def _split(recipe: DistillRecipe) -> tuple[list[Record], list[Record], int]:
         limit = int(section.validation_share * 16**12)
         held_out = [record for record in records if int(record.problem_id, 16) < limit]
         records = [record for record in records if int(record.problem_id, 16) >= limit]
+        if len(held_out) > recipe.evaluation.rows:
+            unused = len(held_out) - recipe.evaluation.rows
+            log.warning("%d held-out records are not evaluated on (evaluation.rows); lower the share", unused)
         held_out = held_out[: recipe.evaluation.rows]
     return records, held_out, len(lost)
 
@@ -151,8 +154,8 @@ def _places(
     if recipe.loss.temperature > 1:
         # Measured on SmolLM2-135M at k = 64: the tail holds 1 % of the mass at T = 1, 47 % at T = 2.
         log.warning(
-            "loss.temperature=%g with cached top-k: much of the teacher's mass is in the tail, which counts as "
-            "one outcome. Near 1 the cache is as good as the teacher; above it, take an online teacher",
+            "loss.temperature=%g with cached top-k: much of the teacher's mass is in the tail, which counts "
+            "as one outcome. Near 1 the cache is as good as the teacher; above it, take an online teacher",
             recipe.loss.temperature,
         )
     folder = Path(recipe.data.path).parent
@@ -179,6 +182,12 @@ def _places(
                     "student of its family"
                 )
             readers[name].row(0, recipe.loss.temperature)  # says which temperatures there are
+        sampled_end = record.completion_ids[-1] if record.completion_ids else student.end_id
+        if sampled_end in student.tokenizer.all_special_ids and sampled_end != student.end_id:
+            raise ValueError(
+                f"top-k file {name}: the teacher ends with token {sampled_end}, the student's template with "
+                f"{student.end_id}: take an online teacher (teacher.source = 'online'): it tells them apart"
+            )
         trained = int(row.mask.sum())
         length = readers[name].length(record.topk.row)
         if length < trained or (length > trained and len(row) < recipe.batch.max_length):

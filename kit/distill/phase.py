@@ -18,10 +18,11 @@ from kit.distill.on_policy import MixedRows
 from kit.distill.recipe import DistillRecipe
 from kit.distill.vocabulary import check_same_tokens
 from kit.training.chat import Chat, open_chat
+from kit.training.checkpoints import refuse_another_run
 from kit.training.estimate.shape import shape_of
 from kit.training.estimate.work import forward_flops
 from kit.training.export import export
-from kit.training.loop import Job, Outcome, flat, revision_of, run
+from kit.training.loop import CHECKPOINTS, Job, Outcome, flat, revision_of, run
 from kit.training.model import (
     check_architecture,
     check_vocabulary,
@@ -32,6 +33,7 @@ from kit.training.model import (
     token_count,
 )
 from kit.training.ranks import Ranks, join, leave
+from kit.training.signals import StopRequest
 from kit.training.start import Started, check_start, freeze, partitioned, start, uses_deepspeed
 from kit.training.tables import tokenizer_digest
 from kit.training.trackers import check_trackers
@@ -68,19 +70,22 @@ def distill(recipe: DistillRecipe) -> Outcome:
     check_trackers(recipe.logging.trackers)
     ranks = join(recipe.parallel.timeout)
     try:
-        checked = ranks.together(lambda: check(recipe))
-        made = ranks.together(
-            lambda: make_tables(recipe, checked.chat, checked.teacher_chat) if ranks.main else ""
-        )
-        data = open_tables(recipe, ranks.share(made))
-        started = ranks.together(lambda: start(recipe, checked.folder, ranks))
-        teacher = ranks.together(lambda: _teacher(recipe, checked, data, ranks))
-        objective = DistillObjective(recipe.loss, teacher, checked.vocabulary)
-        outcome = run(_job(recipe, checked, data, started, objective, ranks))
-        if outcome.finished:
-            folder = recipe.out / MODEL
-            export(started.engine, started.model, started.adapted, checked.chat, folder, ranks)
-        return outcome
+        with StopRequest() as stop:
+            checked = ranks.together(lambda: check(recipe))
+            made = ranks.together(
+                lambda: make_tables(recipe, checked.chat, checked.teacher_chat) if ranks.main else ""
+            )
+            data = open_tables(recipe, ranks.share(made))
+            who = identity(recipe, data, checked)
+            ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
+            started = ranks.together(lambda: start(recipe, checked.folder, ranks))
+            teacher = ranks.together(lambda: _teacher(recipe, checked, data, ranks))
+            objective = DistillObjective(recipe.loss, teacher, checked.vocabulary)
+            outcome = run(_job(recipe, checked, data, started, objective, ranks), stop)
+            if outcome.finished:
+                folder = recipe.out / MODEL
+                export(started.engine, started.model, started.adapted, checked.chat, folder, ranks)
+            return outcome
     finally:
         leave()
 

@@ -40,6 +40,8 @@ class Chat:
 
     def prompt(self, record: Record) -> list[int]:
         """Ids up to and including the generation prompt."""
+        if any(mark in record.problem or mark in record.system for mark in self._marks):
+            raise UnusableError("a control token of the template stands in the prompt")
         messages = [{"role": "system", "content": record.system}] if record.system else []
         question = f"{record.problem}\n\n{self.instruction}" if self.instruction else record.problem
         messages.append({"role": "user", "content": question})
@@ -97,6 +99,11 @@ class Chat:
             return False
         decoded = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return bool(decoded == text)
+
+    @cached_property
+    def _marks(self) -> tuple[str, ...]:
+        """Special tokens as text: a problem that holds one could end its own turn."""
+        return tuple(self.tokenizer.convert_ids_to_tokens(sorted(self._special)))
 
     @cached_property
     def _special(self) -> frozenset[int]:

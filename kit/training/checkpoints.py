@@ -222,7 +222,7 @@ class CheckpointStore:
         manifest = read_manifest(path)
         if manifest.step != step:
             raise Damaged(f"its manifest is that of step {manifest.step}")
-        self._check_identity(path, manifest.identity)
+        _check_identity(path, manifest.identity, self._identity)
         check_sizes(path, manifest)
         found = Checkpoint(
             path=path,
@@ -233,19 +233,6 @@ class CheckpointStore:
             readers=self._world_size,
         )
         return found, manifest
-
-    def _check_identity(self, path: Path, theirs: Mapping[str, JsonValue]) -> None:
-        keys = sorted({*theirs, *self._identity})
-        differing = [key for key in keys if theirs.get(key) != self._identity.get(key)]
-        if differing:
-            listed = "; ".join(
-                f"{key} is {theirs.get(key)!r} there and {self._identity.get(key)!r} here"
-                for key in differing
-            )
-            raise ValueError(
-                f"checkpoint {path} is another run's: {listed}. Choose another `out`, or delete "
-                f"{self.folder} to start over"
-            )
 
     def _write_in_thread(self, job: Save) -> None:
         try:
@@ -303,6 +290,28 @@ class CheckpointStore:
         else:
             if leftovers:
                 log.warning("could not be deleted, will be tried again: %s", ", ".join(map(str, leftovers)))
+
+
+def refuse_another_run(folder: Path, identity: Mapping[str, JsonValue]) -> None:
+    """Raise ValueError if the newest readable checkpoint there is another run's: known before loading."""
+    for step in reversed(steps_in(folder) if folder.is_dir() else []):
+        path = step_folder(folder, step)
+        with contextlib.suppress(Damaged):
+            theirs = read_manifest(path).identity
+            _check_identity(path, theirs, json.loads(strict_json(dict(identity), "identity")))
+            return
+
+
+def _check_identity(path: Path, theirs: Mapping[str, JsonValue], ours: Mapping[str, JsonValue]) -> None:
+    differing = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+    if differing:
+        listed = "; ".join(
+            f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in differing
+        )
+        raise ValueError(
+            f"checkpoint {path} is another run's: {listed}. Choose another `out`, or delete {path.parent} to "
+            "start over"
+        )
 
 
 def _lock(folder: Path) -> IO[bytes] | None:

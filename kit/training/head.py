@@ -42,7 +42,7 @@ def head_loss(
             value = values.detach().sum()
             sums[name] = sums[name] + value if name in sums else value
 
-    total = _function().apply(hidden, weight, loss, chunk, record)
+    total = _function().apply(hidden, weight, loss, chunk, record, torch.is_grad_enabled())
     return total, sums
 
 
@@ -53,8 +53,11 @@ def _function() -> Any:
 
     class HeadLoss(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
-        def forward(ctx: Any, hidden: Any, weight: Any, loss: TokenLoss, chunk: int, record: Any) -> Any:
-            need_hidden, need_weight = ctx.needs_input_grad[:2]
+        def forward(
+            ctx: Any, hidden: Any, weight: Any, loss: TokenLoss, chunk: int, record: Any, training: bool
+        ) -> Any:
+            # What needs a gradient says so even where gradients are off.
+            need_hidden, need_weight = (training and needed for needed in ctx.needs_input_grad[:2])
             wide = torch.promote_types(hidden.dtype, torch.float32)
             total = torch.zeros((), dtype=wide, device=hidden.device)
             hidden_grad = torch.zeros_like(hidden) if need_hidden else None
@@ -84,11 +87,12 @@ def _function() -> Any:
         @staticmethod
         @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
         def backward(ctx: Any, scale: Any) -> Any:
+            assert ctx.grads is not None, "the gradients were handed on by the first backward pass"
             hidden_grad, weight_grad, dtype = ctx.grads
             ctx.grads = None  # in place from here: a second backward pass would be wrong
             assert hidden_grad is not None or weight_grad is not None
             hidden_grad = None if hidden_grad is None else hidden_grad.mul_(scale)
             weight_grad = None if weight_grad is None else weight_grad.mul_(scale).to(dtype)
-            return hidden_grad, weight_grad, None, None, None
+            return hidden_grad, weight_grad, None, None, None, None
 
     return HeadLoss

@@ -92,14 +92,17 @@ class Outcome:
         return self.steps == self.total
 
 
-def run(job: Job) -> Outcome:
+def run(job: Job, stop: StopRequest) -> Outcome:
     """Train from the last good checkpoint, or from the start, to the end or a signal.
+
+    Args:
+        stop: entered by the caller, so that a signal during loading counts too.
 
     Raises:
         ValueError: the output folder is another run's, or resuming is off and there are checkpoints.
             Or more steps were skipped than `faults.max_skipped_share`.
     """
-    return _Run(job).run()
+    return _Run(job).run(stop)
 
 
 @dataclass
@@ -134,7 +137,7 @@ class _Run:
             attempt=_common_attempt(ranks),
         )
 
-    def run(self) -> Outcome:
+    def run(self, stop: StopRequest) -> Outcome:
         job, recipe = self.job, self.job.recipe
         try:
             start = self._resume()
@@ -158,12 +161,9 @@ class _Run:
                 config=recipe.model_dump(mode="json"),
                 resume_step=resumed,
             )
-            with (
-                StopRequest() as stop,
-                TrainView(
-                    self.total, mode=recipe.logging.live, rank=job.ranks.rank, start=start
-                ) as self.live,
-            ):
+            with TrainView(
+                self.total, mode=recipe.logging.live, rank=job.ranks.rank, start=start
+            ) as self.live:
                 for name, count in job.counts.items():
                     self.live.count(name, count)
                 return self._steps(start, stop)
@@ -208,7 +208,8 @@ class _Run:
 
     def _steps(self, start: int, stop: StopRequest) -> Outcome:
         recipe, ranks = self.job.recipe, self.job.ranks
-        step, stopped = start, ""
+        step = start
+        stopped = "a signal" if ranks.most(float(stop.requested is not None)) else ""
         while step < self.total and not stopped:
             began = time.monotonic()
             result, lr = self._one_step(step, stop)
