@@ -63,6 +63,9 @@ class Difficulty(Recipe):
     """Operands are drawn from 2 to this; of a product's operands, all but the first from 2 to 9."""
     worded: float = Field(default=0.5, ge=0, le=1)
     """Share of problems in words."""
+    any_order: bool = False
+    """Work sums and products in an order drawn at random, as different writers would: several solutions are
+    right, and a trace shows one of them."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -122,10 +125,12 @@ def stream(split: Split, seed: int, difficulty: Difficulty | None = None) -> Ite
     for _ in iter(int, 1):
         chain = _next_chain(random, split, difficulty)
         worded = random.random() < difficulty.worded
+        problem = _in_words(random, chain) if worded else _bare(chain)
+        solved = _reordered(random, chain) if difficulty.any_order else chain
         yield Record(
-            problem=_in_words(random, chain) if worded else _bare(chain),
+            problem=problem,
             answer=str(chain.results()[-1]),
-            completion=chain.solution(),
+            completion=solved.solution(),
             source=SOURCE,
             licence="Apache-2.0",
             level=f"{len(chain.operands)} operands",
@@ -180,6 +185,14 @@ def _draw(random: Random, difficulty: Difficulty) -> Chain | None:
     }
     chain = Chain((first, *others), tuple(draw_sign[kind]() for _ in others))
     return chain if all(0 <= result <= LARGEST for result in chain.results()) else None
+
+
+def _reordered(random: Random, chain: Chain) -> Chain:
+    """The operands in another order, where the order does not matter."""
+    if "-" in chain.signs:
+        return chain
+    operands = random.sample(chain.operands, len(chain.operands))
+    return Chain(tuple(operands), chain.signs)
 
 
 def _bare(chain: Chain) -> str:

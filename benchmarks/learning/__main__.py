@@ -17,14 +17,14 @@ from rich.console import Console
 
 from benchmarks.learning import report
 from benchmarks.learning.settings import DISTILL, DistillStudy
-from benchmarks.learning.study import TEACHER, read_result, run_all, run_one, students
+from benchmarks.learning.study import BASE, TEACHER, read_result, run_all, run_one, students
 from benchmarks.shared import ROOT
 from submission.cli import run
 from submission.files import write_text
 
 QUICK = (
-    *("teacher_problems=200", "train_problems=100", "test_problems=20", "samples=1", "seeds=[0, 1]"),
-    *("teacher_training.steps=10", "student_training.steps=5"),
+    *("teacher.problems=200", "base.problems=200", "traces=100", "test_problems=20", "samples=1"),
+    *("teacher.training.steps=10", "base.training.steps=10", "student_training.steps=5", "seeds=[0, 1]"),
 )
 """Overrides that run every part once; what they measure says nothing."""
 
@@ -60,7 +60,7 @@ def distill(
     started = time.monotonic()
     run_all(study, folder, jobs, lambda line: console.print(line, markup=False))
     runs = {(arm, seed): read_result(folder, f"{arm}-{seed}") for arm, seed in students(study)}
-    figures = report.figures(study, read_result(folder, TEACHER), runs)
+    figures = report.figures(study, read_result(folder, TEACHER), read_result(folder, BASE), runs)
     text = json.dumps(figures, indent=1) + "\n"
     for path in (folder / "figures.json", json_path):
         if path is not None:

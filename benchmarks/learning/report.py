@@ -16,13 +16,16 @@ REPEATS = 10_000
 
 
 def figures(
-    study: DistillStudy, teacher: Mapping[str, Any], runs: Mapping[tuple[Arm, int], Mapping[str, Any]]
+    study: DistillStudy,
+    teacher: Mapping[str, Any],
+    base: Mapping[str, Any],
+    runs: Mapping[tuple[Arm, int], Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What the page and the plot show, ready for JSON.
 
     Args:
-        teacher, runs: results as `benchmarks.learning.study.run_one` writes them, a run for each
-            arm and seed.
+        teacher, base, runs: results as `benchmarks.learning.study.run_one` writes them, one of `runs` for
+            each arm and seed.
     """
     arms = {}
     for arm in ARMS:
@@ -52,9 +55,12 @@ def figures(
             )
     return {
         "study": study.model_dump(mode="json"),
-        "teacher": {
-            "cpu_seconds": teacher["cpu_seconds"],
-            **{measure: float(np.mean(teacher[measure])) for measure in MEASURES},
+        **{
+            name: {
+                "cpu_seconds": result["cpu_seconds"],
+                **{measure: float(np.mean(result[measure])) for measure in MEASURES},
+            }
+            for name, result in (("teacher", teacher), ("base", base))
         },
         "arms": arms,
         "differences": differences,
@@ -63,17 +69,18 @@ def figures(
 
 def section(found: Mapping[str, Any]) -> list[str]:
     """Lines of Markdown."""
-    study, teacher = found["study"], found["teacher"]
+    study, teacher, base = found["study"], found["teacher"], found["base"]
     mixture = f"{study['alpha']:g} · KD(T = {study['temperature']:g}) + {1 - study['alpha']:g} · CE"
     lines = [
-        f"A student learns from {study['train_problems']} worked problems, bare and in words (its teacher",
-        f"learnt from {study['teacher_problems']}), by cross-entropy",
-        f"(CE) or by {mixture}, {len(study['seeds'])} seeds each, with the code that",
-        "trains 32B models. Of one seed, all start from the same weights and see the same batches; CE with",
-        "more steps goes on for as many more as make up for the teacher's forward pass. Share of",
-        f"{study['test_problems']} held-out problems solved (apart by a hash of their operands), greedy and",
-        f"at temperature 1 ({study['samples']} completions each). The teacher's:",
-        f"{teacher['greedy']:.3f} greedy, {teacher['sampled']:.3f} sampled.",
+        f"A small base model that can add two numbers learns from {study['traces']} worked problems, bare",
+        f"and in words, by cross-entropy (CE) or by {mixture}: {len(study['seeds'])} seeds",
+        "each, with the code that trains 32B models. Students of one seed see the same batches of the same",
+        "traces. The teacher's log-probabilities are made once for each student and counted in its CPU-s; CE",
+        "with more steps goes on for as many more as make up for all that KD costs. Measured is the share of",
+        f"{study['test_problems']} held-out problems (apart by a hash of their operands) solved, at",
+        f"temperature 1 ({study['samples']} completions each) and greedy. The teacher:",
+        f"{teacher['sampled']:.3f} and {teacher['greedy']:.3f}; the base: {base['sampled']:.3f} and",
+        f"{base['greedy']:.3f}.",
         "",
         "| Arm | Steps | CPU-s | Sampled, by seed | Mean | Greedy, by seed | Mean |",
         "|---|--:|--:|---|--:|---|--:|",

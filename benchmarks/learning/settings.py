@@ -35,42 +35,46 @@ class Training(Recipe):
     weight_decay: float = Field(default=0.0, ge=0)
 
 
-class DistillStudy(Recipe):
-    """Cross-entropy against distillation, from the same weights on the same traces in the same order."""
+class Stage(Recipe):
+    """Plain cross-entropy from random weights on as many generated problems."""
 
+    problems: int = Field(default=40_000, ge=1)
     difficulty: Difficulty = Difficulty()
-    teacher_problems: int = Field(default=40_000, ge=1)
-    """Traces that the teacher learns from."""
-    train_problems: int = Field(default=1_500, ge=1)
-    """Traces that the students learn from, the first of the teacher's: few, as real traces are, and used for
-    several epochs."""
+    model: ModelShape = ModelShape()
+    training: Training = Training()
+
+
+class DistillStudy(Recipe):
+    """Cross-entropy against distillation, from the same weights on the same traces in the same order.
+
+    The students start from one `base` model, as they do in earnest: it has learnt the arithmetic from bare
+    problems of two operands, but neither the wording nor the chain of steps. Few traces teach it these. From
+    random weights, when such a model gets over its first plateau is a matter of luck, and hides all else.
+    """
+
+    teacher: Stage = Stage()
+    """Its difficulty is that of the traces and of the held-out problems, too."""
+    base: Stage = Stage()
+    traces: int = Field(default=300, ge=1)
+    """Worked problems that a student learns from; each seed draws others."""
+    student_training: Training = Training()
+    alpha: float = Field(default=0.5, gt=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+    compute_ratio: float = Field(default=1.75, ge=1)
+    """Steps of `ce_more` as a multiple of the others': at least what `kd` costs more, the teacher's pass over
+    the traces included. The page shows the measured CPU-seconds of both."""
+    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=2, max_length=10)
+    """One student of each arm a seed, which decides its traces and the order of its batches."""
     test_problems: int = Field(default=512, ge=1)
     samples: int = Field(default=4, ge=1)
     """Completions a test problem at temperature 1."""
     max_length: int = Field(default=96, ge=8)
     """Tokens of a problem with its solution at most."""
-    data_seed: int = Field(default=1, ge=0)
-    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=2, max_length=10)
-    """One student of each arm a seed: its first weights and the order of its batches."""
-    teacher: ModelShape = ModelShape()
-    teacher_training: Training = Training()
-    student: ModelShape = ModelShape()
-    student_training: Training = Training()
-    alpha: float = Field(default=0.5, gt=0, le=1)
-    temperature: float = Field(default=2.0, gt=0)
-    compute_ratio: float = Field(default=1.6, ge=1)
-    """Steps of `ce_more` as a multiple of the others': at least what a step with the teacher costs more.
-    The page shows the measured CPU-seconds of both."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _seeds_differ(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeat one: each must be another student")
-        if self.train_problems > self.teacher_problems:
-            raise ValueError(
-                f"train_problems {self.train_problems} are taken from the teacher's, which are only "
-                f"{self.teacher_problems}"
-            )
         return self
 
     def arm_steps(self, arm: Arm) -> int:
@@ -79,20 +83,20 @@ class DistillStudy(Recipe):
         return math.ceil(steps * self.compute_ratio) if arm == "ce_more" else steps
 
 
-def teacher_recipe(study: DistillStudy, folder: Path) -> DistillRecipe:
-    """The teacher's own training: plain cross-entropy."""
-    training = study.teacher_training
-    data = (folder.parent / "teacher.jsonl", study.teacher_problems)
-    return _recipe(study, folder, training, training.steps, data, folder / "init", seed=0, alpha=0.0)
+def stage_recipe(study: DistillStudy, stage: Stage, out: Path, data: Path) -> DistillRecipe:
+    """The teacher's or the base model's own training, from the checkpoint in `out`/init."""
+    training = stage.training
+    return _recipe(study, out, training, training.steps, (data, stage.problems), out / "init", 0, alpha=0.0)
 
 
-def student_recipe(study: DistillStudy, folder: Path, arm: Arm, seed: int, start: Path) -> DistillRecipe:
-    """One student's run from the checkpoint `start`."""
+def student_recipe(study: DistillStudy, folder: Path, arm: Arm, seed: int, out: Path) -> DistillRecipe:
+    """One student's run in the study's `folder`."""
     alpha = study.alpha if arm == "kd" else 0.0
-    steps = study.arm_steps(arm)
-    # The distilled student reads the teacher's log-probabilities from a file made once.
-    data = (folder.parent / ("cached.jsonl" if arm == "kd" else "train.jsonl"), study.train_problems)
-    return _recipe(study, folder, study.student_training, steps, data, start, seed, alpha)
+    # The same traces; those of `kd` name the teacher's log-probabilities of their tokens.
+    traces = out / "cached.jsonl" if arm == "kd" else folder / f"traces-{seed}.jsonl"
+    data = (traces, study.traces)
+    start = folder / "base" / "model"
+    return _recipe(study, out, study.student_training, study.arm_steps(arm), data, start, seed, alpha)
 
 
 def _recipe(

@@ -1,7 +1,7 @@
-"""The distillation study: one teacher, then students of each arm and seed, each in a process of its own.
+"""The distillation study: a teacher and a base model, then students of each arm and seed.
 
-Everything lies in one folder, and each finished run leaves `result.json` in its own: a study that was killed
-goes on where it stopped. Students of the same seed start from the same weights and see the same batches.
+Every run has a process and a folder of its own, and leaves `result.json` there: a study that was killed goes
+on where it stopped. Students of one seed start from the same weights and see the same batches.
 """
 
 import importlib
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.learning.cache import cache_teacher
-from benchmarks.learning.settings import ARMS, Arm, DistillStudy, student_recipe, teacher_recipe
+from benchmarks.learning.settings import ARMS, Arm, DistillStudy, Stage, stage_recipe, student_recipe
 from benchmarks.shared import ROOT
 from kit.data.records import read_records, write_records
 from kit.worked import generate
 from submission.files import write_text
 
-TEACHER = "teacher"
+TEACHER, BASE = "teacher", "base"
 RESULT = "result.json"
 
 
@@ -57,17 +57,17 @@ def prepare(study: DistillStudy, folder: Path) -> None:
                 f"{folder} holds a study with other settings: name another folder with --folder, or remove it"
             )
         return
-    known = generate(study.teacher_problems, "train", study.data_seed, study.difficulty)
-    write_records(folder / "teacher.jsonl", known)
-    write_records(folder / "train.jsonl", known[: study.train_problems])
-    write_records(
-        folder / "test.jsonl", generate(study.test_problems, "test", study.data_seed, study.difficulty)
-    )
+    task = study.teacher.difficulty
+    write_records(folder / "teacher.jsonl", generate(study.teacher.problems, "train", 0, task))
+    write_records(folder / "base.jsonl", generate(study.base.problems, "train", 0, study.base.difficulty))
+    for seed in study.seeds:
+        write_records(folder / f"traces-{seed}.jsonl", generate(study.traces, "train", seed + 1, task))
+    write_records(folder / "test.jsonl", generate(study.test_problems, "test", 0, task))
     write_text(path, settings)
 
 
 def run_all(study: DistillStudy, folder: Path, jobs: int, say: Callable[[str], None]) -> None:
-    """Every run that has no result yet: the teacher first, then the students, `jobs` at a time.
+    """Every run that has no result yet: teacher and base, then the students, `jobs` at a time.
 
     Args:
         say: is called with one line for each run that ended.
@@ -76,22 +76,23 @@ def run_all(study: DistillStudy, folder: Path, jobs: int, say: Callable[[str], N
         ValueError: a run failed; the message names its log.
     """
     prepare(study, folder)
-    if not (folder / TEACHER / RESULT).exists():
-        _in_own_process(folder, TEACHER)
-    say(_line(folder, TEACHER))
-    waiting = [student for student in students(study) if not (folder / student.name / RESULT).exists()]
-    # Work left, in steps of a student without a teacher.
-    cost = {student: _relative_cost(study, student) for student in waiting}
+    _run({TEACHER: 1.0, BASE: 1.0}, folder, jobs, say)
+    _run({student.name: _relative_cost(study, student) for student in students(study)}, folder, jobs, say)
+
+
+def _run(costs: dict[str, float], folder: Path, jobs: int, say: Callable[[str], None]) -> None:
+    """Runs by name, with what each takes in any one unit."""
+    waiting = {name: cost for name, cost in costs.items() if not (folder / name / RESULT).exists()}
     started, done = time.monotonic(), 0.0
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(_in_own_process, folder, student.name): student for student in waiting}
+        futures = {pool.submit(_in_own_process, folder, name): name for name in waiting}
         try:
             for future in as_completed(futures):
                 future.result()
-                student = futures[future]
-                done += cost[student]
-                left = (time.monotonic() - started) * (sum(cost.values()) - done) / done
-                say(f"{_line(folder, student.name)}; about {left / 60:.0f} min left")
+                name = futures[future]
+                done += waiting[name]
+                left = (time.monotonic() - started) * (sum(waiting.values()) - done) / done
+                say(f"{_line(folder, name)}; about {left / 60:.0f} min left of these runs")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -128,23 +129,25 @@ def _in_own_process(folder: Path, name: str) -> None:
 
 
 def run_one(folder: Path, name: str) -> None:
-    """Train and examine the teacher or one student of the study in `folder`, and write its result."""
+    """Train and examine the teacher, the base or one student, and write its result."""
     # Loaded before the clock starts: libraries take as long to import as some hundred steps.
-    for library in ("torch", "transformers", "kit.distill.phase"):
+    for library in ("torch", "transformers", "kit.distill.phase", "kit.traces.teacher_pass"):
         importlib.import_module(library)
     from benchmarks.learning.accuracy import solved
 
     study = load_study(folder)
-    started = time.process_time()
-    cache = 0.0
-    if name == TEACHER:
-        model, steps = train_teacher(study, folder), study.teacher_training.steps
-        cache = cache_teacher(model, folder / "train.jsonl", folder / "cached.jsonl", study.temperature)
-    else:
-        student = next((student for student in students(study) if student.name == name), None)
-        if student is None:
-            raise ValueError(f"no run {name!r} in this study")
+    student = next((student for student in students(study) if student.name == name), None)
+    if student is None and name not in (TEACHER, BASE):
+        raise ValueError(f"no run {name!r} in this study")
+    started, cache = time.process_time(), 0.0
+    if student is not None:
+        if student.arm == "kd":
+            traces, out = folder / f"traces-{student.seed}.jsonl", folder / name / "cached.jsonl"
+            cache = cache_teacher(folder / TEACHER / "model", traces, out, study.temperature)
         model, steps = train_student(study, student.seed, student.arm, folder), study.arm_steps(student.arm)
+    else:
+        stage = study.teacher if name == TEACHER else study.base
+        model, steps = train_stage(study, stage, folder, name), stage.training.steps
     spent = time.process_time() - started
 
     test = list(read_records(folder / "test.jsonl"))
@@ -159,27 +162,23 @@ def run_one(folder: Path, name: str) -> None:
     write_text(folder / name / RESULT, json.dumps(result) + "\n")
 
 
-def train_teacher(study: DistillStudy, folder: Path) -> Path:
-    """The teacher's checkpoint, trained from random weights."""
+def train_stage(study: DistillStudy, stage: Stage, folder: Path, name: str) -> Path:
+    """The teacher's or the base's checkpoint, trained from random weights."""
     from kit.distill.phase import distill
     from kit.small import make_small_model
 
-    out = folder / TEACHER
-    if not (out / "init" / "config.json").exists():
-        make_small_model(out / "init", **study.teacher.model_dump(), seed=0)
-    distill(teacher_recipe(study, out))
+    out = folder / name
+    make_small_model(out / "init", **stage.model.model_dump(), seed=0)
+    distill(stage_recipe(study, stage, out, folder / f"{name}.jsonl"))
     return out / "model"
 
 
 def train_student(study: DistillStudy, seed: int, arm: Arm, folder: Path) -> Path:
-    """One student's checkpoint. Its first weights depend on the seed alone."""
+    """One student's checkpoint; `kd` needs the teacher's cache in its folder."""
     from kit.distill.phase import distill
-    from kit.small import make_small_model
 
     out = folder / Student(arm, seed).name
-    # The teacher's first weights came from seed 0: a student of the same shape must not start there.
-    start = make_small_model(out / "init", **study.student.model_dump(), seed=seed + 1)
-    distill(student_recipe(study, out, arm, seed, start))
+    distill(student_recipe(study, folder, arm, seed, out))
     return out / "model"
 
 

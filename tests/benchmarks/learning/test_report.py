@@ -22,7 +22,7 @@ def found() -> dict[str, Any]:
         runs["ce", seed] = run([0, 0, 0, 1], 10)
         runs["kd", seed] = run([1, 1, 0, 1] if seed else [1, 1, 1, 1], 15)
         runs["ce_more", seed] = run([0, 1, 1, seed % 2], 16 + seed)
-    return figures(STUDY, run([1, 1, 1, 1], 60), runs)
+    return figures(STUDY, run([1, 1, 1, 1], 60), run([0, 0, 0, 0], 20), runs)
 
 
 def difference(found: dict[str, Any], arms: list[str], measure: str) -> dict[str, Any]:
@@ -33,8 +33,9 @@ def test_figures_by_hand(found: dict[str, Any]) -> None:
     assert found["arms"]["kd"]["greedy"] == [1.0, 0.75, 0.75]
     assert found["arms"]["kd"]["sampled"] == [0.5, 0.375, 0.375]
     assert found["arms"]["ce_more"]["cpu_seconds"] == pytest.approx(17)
-    assert found["arms"]["ce_more"]["steps"] == 960
+    assert found["arms"]["ce_more"]["steps"] == 1050
     assert found["teacher"] == {"cpu_seconds": 60, "greedy": 1.0, "sampled": 0.5}
+    assert found["base"] == {"cpu_seconds": 20, "greedy": 0.0, "sampled": 0.0}
     # Differences by seed 0.75, 0.5, 0.5: mean 7/12, standard error 1/12; t(0.975, 2) = 4.3027.
     tokens = difference(found, ["kd", "ce"], "greedy")
     assert tokens["mean"] == pytest.approx(7 / 12)

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.learning.__main__ import QUICK
-from benchmarks.learning.settings import DISTILL, DistillStudy, student_recipe, teacher_recipe
+from benchmarks.learning.settings import DISTILL, DistillStudy, Stage, stage_recipe, student_recipe
 from benchmarks.learning.study import load_study, prepare, run_all, students
 from benchmarks.shared import ROOT
 from kit.data.records import read_records
 from kit.training.model import find_model
 
-SMALL = DistillStudy(teacher_problems=60, train_problems=40, test_problems=10, seeds=[0, 1])
+SMALL = DistillStudy(
+    teacher=Stage(problems=60), base=Stage(problems=50), traces=40, test_problems=10, seeds=[0, 1]
+)
 
 
 def test_the_shipped_settings_are_the_promised_study() -> None:
@@ -23,23 +25,29 @@ def test_the_shipped_settings_are_the_promised_study() -> None:
     assert study.test_problems >= 500
     assert (study.alpha, study.temperature) == (0.5, 2.0)
     # "Smaller" in every size that costs time.
-    assert study.student.hidden * study.student.layers < study.teacher.hidden * study.teacher.layers
+    small, large = study.base.model, study.teacher.model
+    assert small.hidden < large.hidden and small.intermediate < large.intermediate
+    assert small.layers <= large.layers
 
 
 def test_arms_differ_in_the_loss_or_the_steps_alone(tmp_path: Path) -> None:
     ce, kd, more = (
-        student_recipe(SMALL, tmp_path / arm, arm, 1, tmp_path / "start").model_dump()
+        student_recipe(SMALL, tmp_path, arm, 1, tmp_path / arm).model_dump()
         for arm in ("ce", "kd", "ce_more")
     )
     assert (ce["loss"]["alpha"], kd["loss"]["alpha"], more["loss"]["alpha"]) == (0, 0.5, 0)
-    assert (ce["batch"]["max_steps"], more["batch"]["max_steps"]) == (600, 960)
-    for other, section in ((kd, "loss"), (more, "batch")):
-        assert {key for key in ce if ce[key] != other[key]} == {"out", section}
+    assert (ce["batch"]["max_steps"], more["batch"]["max_steps"]) == (600, 1050)
+    # The traces of `kd` are the same ones with the teacher's log-probabilities.
+    for other, sections in ((kd, {"loss", "data"}), (more, {"batch"})):
+        assert {key for key in ce if ce[key] != other[key]} == {"out", *sections}
+    assert (kd["data"]["path"], kd["teacher"]["source"]) == (str(tmp_path / "kd" / "cached.jsonl"), "cached")
     # Enough epochs for every step.
     for recipe in (ce, more):
-        assert recipe["batch"]["epochs"] * SMALL.train_problems >= recipe["batch"]["max_steps"] * 32
-    assert kd["teacher"]["path"] == str(tmp_path / "teacher" / "model")
-    assert teacher_recipe(SMALL, tmp_path / "teacher").loss.alpha == 0
+        assert recipe["batch"]["epochs"] * SMALL.traces >= recipe["batch"]["max_steps"] * 32
+    assert kd["model"]["path"] == str(tmp_path / "base" / "model")
+    stage = stage_recipe(SMALL, SMALL.teacher, tmp_path / "teacher", tmp_path / "teacher.jsonl")
+    assert stage.loss.alpha == 0
+    assert stage.model.path == str(tmp_path / "teacher" / "init")
 
 
 def test_every_seed_has_every_arm() -> None:
@@ -49,18 +57,19 @@ def test_every_seed_has_every_arm() -> None:
     ]
     with pytest.raises(ValueError, match="repeat one"):
         DistillStudy(seeds=[1, 1])
-    with pytest.raises(ValueError, match="train_problems 41 are taken from the teacher's"):
-        DistillStudy(train_problems=41, teacher_problems=40)
 
 
 def test_a_folder_holds_one_study(tmp_path: Path) -> None:
     prepare(SMALL, tmp_path)
     assert load_study(tmp_path) == SMALL
-    train, test = (list(read_records(tmp_path / f"{split}.jsonl")) for split in ("train", "test"))
-    assert (len(train), len(test)) == (40, 10)
-    known = list(read_records(tmp_path / "teacher.jsonl"))
-    assert len(known) == 60 and known[:40] == train
-    assert not {record.problem for record in known} & {record.problem for record in test}
+    parts = {path.stem: list(read_records(path)) for path in tmp_path.glob("*.jsonl")}
+    assert {name: len(records) for name, records in parts.items()} == {
+        **{"teacher": 60, "base": 50, "test": 10},
+        **{"traces-0": 40, "traces-1": 40},
+    }
+    test = {record.problem for record in parts.pop("test")}
+    assert not any(record.problem in test for records in parts.values() for record in records)
+    assert parts["traces-0"] != parts["traces-1"]
     prepare(SMALL, tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         prepare(SMALL.model_copy(update={"alpha": 0.7}), tmp_path)
@@ -70,13 +79,13 @@ def test_a_folder_holds_one_study(tmp_path: Path) -> None:
 
 def test_finished_runs_are_not_run_again(tmp_path: Path) -> None:
     prepare(SMALL, tmp_path)
-    for name in ("teacher", *(student.name for student in students(SMALL))):
+    for name in ("teacher", "base", *(student.name for student in students(SMALL))):
         (tmp_path / name).mkdir()
         result = {"steps": 1, "cpu_seconds": 2.0, "greedy": [1.0, 0.0], "sampled": [0.25, 0.25]}
         (tmp_path / name / "result.json").write_text(json.dumps(result))
     said: list[str] = []
     run_all(SMALL, tmp_path, 2, said.append)
-    assert said == ["teacher: 1 steps, 2 CPU-s, solved 0.500 greedy, 0.250 sampled"]
+    assert said == []
     assert not list(tmp_path.glob("*.log"))
 
 
@@ -99,14 +108,14 @@ def test_the_whole_study_and_its_resumption(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["arms"]["ce_more"]["steps"] > figures["arms"]["ce"]["steps"] == 5
     assert (tmp_path / "distill.png").stat().st_size > 10_000
-    start = [(tmp_path / run / "init" / "model.safetensors").read_bytes() for run in ("ce-0", "kd-0", "ce-1")]
-    assert start[0] == start[1] != start[2]
+    plain, cached = (
+        [(record.problem, record.completion) for record in read_records(tmp_path / name)]
+        for name in ("traces-0.jsonl", "kd-0/cached.jsonl")
+    )
+    assert plain == cached
     for name in ("ce-0", "kd-0"):
         assert find_model(str(tmp_path / name / "model")) == tmp_path / name / "model"
     # One lost result is all that is run again.
     (tmp_path / "kd-1" / "result.json").unlink()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=400)
-    assert [line.split(":")[0] for line in again.stdout.splitlines() if " CPU-s, solved" in line] == [
-        "teacher",
-        "kd-1",
-    ]
+    assert [line.split(":")[0] for line in again.stdout.splitlines() if " CPU-s, solved" in line] == ["kd-1"]
