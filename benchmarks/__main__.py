@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks.learning import report
 from benchmarks.shared import ROOT
 from submission.cli import run
 from submission.files import write_text
@@ -109,7 +110,15 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "overhead": ("The runtime's cost over the bare engine", overhead_section),
     "package": ("Bundles", package_section),
     "sft": ("Fine-tuning", sft_section),
+    "learning": ("Distillation", report.section),
 }
+COMMANDS = {"learning": ("benchmarks.learning", "distill", "--plot", "docs/learning.png")}
+"""Module and arguments where they are not `benchmarks.NAME` alone."""
+
+
+def command_of(name: str) -> tuple[str, ...]:
+    """What `python -m` runs for a section."""
+    return COMMANDS.get(name, (f"benchmarks.{name}",))
 
 
 def machine() -> dict[str, Any]:
@@ -149,8 +158,8 @@ def page(figures: dict[str, Any]) -> str:
         versions = ", ".join(f"{package} {number}" for package, number in sorted(where["versions"].items()))
         lines += [f"## {title}", "", *section(figures[name]["figures"]), ""]
         lines += [
-            f"`python -m benchmarks.{name}`, {where['date']}, {where['cores']} cores of {where['cpu']}, "
-            f"Python {where['python']}, {versions}.",
+            f"`python -m {' '.join(command_of(name))}`, {where['date']}, {where['cores']} cores of "
+            f"{where['cpu']}, Python {where['python']}, {versions}.",
             "",
         ]
     return "\n".join(lines)
@@ -170,7 +179,7 @@ def main(
         console.rule(name)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "figures.json"
-            command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(out)]
+            command = [sys.executable, "-m", *command_of(name), "--json", str(out)]
             # A ratio over its limit is a result, too: the page shows it.
             subprocess.run(command, cwd=ROOT, check=False)
             if not out.exists():

@@ -1,6 +1,6 @@
 """Models of some 100,000 parameters with a small vocabulary: ordinary checkpoints that learn in minutes.
 
-    make_small_model(Path("student"), hidden=64, layers=2, heads=2, intermediate=128, seed=0)
+    python -m kit.small --out build/small
 
 They stand in for 32B models in proofs of learning and in tests. The tokenizer knows every byte, each digit by
 itself, and the words of `kit.worked` as one token each, so that any text (in Unicode's composed form, NFC)
@@ -8,9 +8,13 @@ makes the way there and back.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from kit.worked import VOCABULARY
+import typer
+
+from kit.data.records import write_records
+from kit.worked import VOCABULARY, generate
+from submission.cli import run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -109,3 +113,25 @@ def make_small_model(
     tokenizer.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # saved as 0600
     return folder
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def small(
+    out: Annotated[Path, typer.Option(help="Folder for two models and two sets of worked problems.")],
+    problems: Annotated[int, typer.Option(min=1, help="Worked problems to train on.")] = 4_000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
+) -> None:
+    """Write what kit/recipes/distill_cpu.toml needs: untrained models, worked problems to learn from."""
+    for name, size in (("teacher", 96), ("student", 64)):
+        make_small_model(
+            out / name, hidden=size, layers=2, heads=size // 32, intermediate=2 * size, seed=seed
+        )
+    write_records(out / "train.jsonl", generate(problems, "train", seed))
+    write_records(out / "validation.jsonl", generate(200, "validation", seed))
+
+
+if __name__ == "__main__":
+    run(app)
