@@ -108,21 +108,21 @@ def section(found: Mapping[str, Any]) -> list[str]:
             f"| {LABELS[better]} against {LABELS[worse]} ({equal}) | {row['measure']} | {row['mean']:+.3f} "
             f"| {_range(row['t'])} | {_range(row['bootstrap'])} | {'yes' if row['clear'] else 'no'} |"
         )
-    return [*lines, "", _verdict(found), "", "![Held-out accuracy by arm and seed](docs/learning.png)"]
+    return [*lines, "", *_verdict(found), "", "![Held-out accuracy by arm and seed](docs/learning.png)"]
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    """What the equal-compute comparison shows, in one sentence."""
+def _verdict(found: Mapping[str, Any]) -> list[str]:
+    """What the equal-compute comparison shows."""
     rows = [row for row in found["differences"] if row["arms"][1] == "ce_more"]
     if all(row["clear"] and row["mean"] > 0 for row in rows):
-        return "At equal compute distillation wins, clear of zero."
+        return ["At equal compute distillation wins, clear of zero."]
     if all(row["clear"] and row["mean"] < 0 for row in rows):
-        return "At equal compute distillation loses, clear of zero: spend the compute on more steps."
-    return (
-        "At equal compute these seeds show no win of distillation. At this size a student's accuracy hangs on "
-        "when it leaves its first plateau, which differs more between seeds than between the arms: a clear "
-        "answer takes more seeds than five, or models and tasks without such a plateau."
-    )
+        return ["At equal compute distillation loses, clear of zero: spend the compute on more steps."]
+    return [
+        "At equal compute these seeds show no win of distillation. At this size a student's accuracy",
+        "hangs on when it leaves its first plateau, which differs more between seeds than between the arms:",
+        "a clear answer takes more seeds than these, or models and tasks without such a plateau.",
+    ]
 
 
 def _range(bounds: Sequence[float]) -> str:

@@ -59,7 +59,17 @@ def test_the_page_says_what_was_found(found: dict[str, Any]) -> None:
     assert verdicts[1].endswith("| yes |")
     assert verdicts[3].startswith("| KD + CE against CE, more steps (equal compute) | greedy | +0.250 |")
     assert verdicts[3].endswith("| no |")
+    assert (
+        "At equal compute these seeds show no win of distillation. At this size a student's accuracy" in lines
+    )
     assert max(map(len, lines)) < 140
+
+
+def test_a_clear_win_is_called_one(found: dict[str, Any]) -> None:
+    rows = [row | {"clear": True, "mean": 0.1} for row in found["differences"]]
+    assert "At equal compute distillation wins, clear of zero." in section(found | {"differences": rows})
+    rows = [row | {"clear": True, "mean": -0.1} for row in found["differences"]]
+    assert any("distillation loses" in line for line in section(found | {"differences": rows}))
 
 
 def test_the_plot_is_a_picture_and_the_same_each_time(found: dict[str, Any], tmp_path: Path) -> None:
