@@ -12,7 +12,7 @@ import torch
 
 from kit.losses.cross_entropy import cross_entropy
 from kit.losses.distillation import distillation_loss
-from kit.training.attention import NAME, register
+from kit.training.attention import segment_attention
 from kit.training.estimate.memory import Cluster, TeacherUse, adapter_parameters, memory
 from kit.training.estimate.shape import Shape, shape_from_config
 from kit.training.estimate.work import forward_flops, training_flops
@@ -52,11 +52,22 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(family: str, dtype: Dtype = "float32", *, attention: str = NAME) -> tuple[Any, Shape]:
-    """A real model of 7 to 13 M parameters, on the project's packed attention, and its shape."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+AS_ON_CUDA = "segments_as_on_cuda"
+"""The estimate is of GPUs, where keys and values are repeated for the heads that share them."""
 
-    register()
+
+def as_on_cuda(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: Any) -> Any:
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    return segment_attention(module, query, key, value, mask, **more)
+
+
+def make(family: str, dtype: Dtype = "float32", *, attention: str = AS_ON_CUDA) -> tuple[Any, Shape]:
+    """A real model of 7 to 13 M parameters, on the project's packed attention as on CUDA, and its shape."""
+    from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+
+    AttentionInterface.register(AS_ON_CUDA, as_on_cuda)
     config = AutoConfig.for_model(family, **MODELS[family])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
