@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from kit.quiet import quiet_deepspeed
 from submission.cli import run
 from submission.files import write_text
 
@@ -218,6 +219,7 @@ def _convert_into(folder: Path, wheel: Path) -> None:
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write the model of a SmolLM2 GGUF file into `folder` as bfloat16 safetensors with its tokenizer."""
+    quiet_deepspeed()
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, GenerationConfig, GgufConfig

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from kit.quiet import quiet_deepspeed
+
 if TYPE_CHECKING:
     import torch
 
@@ -107,8 +109,7 @@ def join(timeout: float) -> Ranks:
     import torch
     import torch.distributed as dist
 
-    # transformers imports DeepSpeed where it is installed, which then guesses aloud.
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    quiet_deepspeed()
     alone = "WORLD_SIZE" not in os.environ
     if alone:
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from kit.quiet import quiet_deepspeed
 from kit.training.engines.base import MOMENTS, make_adamw, owners, parameter_groups, plain, trained
 from kit.training.ranks import Ranks
 from kit.training.recipe import OptimizerSection, ParallelSection
@@ -47,9 +48,8 @@ def zero_config(parallel: ParallelSection, dtype: str, max_grad_norm: float) -> 
 def prepare() -> None:
     """Import DeepSpeed quietly, and keep it from compiling its own CPU communication (minutes of g++)."""
     import logging
-    import os
 
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if _has_cuda() else "cpu")
+    quiet_deepspeed()
     import deepspeed
     from deepspeed.ops import __compatible_ops__
     from deepspeed.utils import logger
