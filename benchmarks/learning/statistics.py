@@ -52,3 +52,14 @@ def bootstrap_interval(differences: npt.NDArray[np.float64], *, repeats: int, se
     means = ((by_seed @ differences) * by_problem).sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(differences.mean()), float(low), float(high))
+
+
+def seeds_needed(differences: Sequence[float], effect: float) -> int:
+    """Seeds that tell a mean difference of `effect` from zero four times in five, at 5 % two-sided.
+
+    n = ((z(0.975) + z(0.8)) * s / effect)^2 with the spread s of these paired differences (Student's t asks for
+    a few more where n is small).
+    """
+    spread = statistics.stdev(differences)
+    normal = statistics.NormalDist()
+    return max(2, math.ceil(((normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) * spread / effect) ** 2))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.learning.statistics import bootstrap_interval, t_interval
+from benchmarks.learning.statistics import bootstrap_interval, seeds_needed, t_interval
 
 
 def test_t_interval_by_hand() -> None:
@@ -61,3 +61,10 @@ def test_bootstrap_is_the_same_with_the_same_seed() -> None:
 def test_bootstrap_refuses_an_empty_table() -> None:
     with pytest.raises(ValueError, match="shape"):
         bootstrap_interval(np.zeros((0, 3)), repeats=10, seed=0)
+
+
+def test_seeds_needed_by_hand() -> None:
+    # The spread is 0.11547: (1.95996 + 0.84162)^2 * 0.11547^2 / 0.05^2 = 41.9.
+    assert seeds_needed([0.1, -0.1, 0.1, -0.1], 0.05) == 42
+    assert seeds_needed([0.1, -0.1, 0.1, -0.1], 0.1) == 11
+    assert seeds_needed([0.2, 0.2], 0.05) == 2
