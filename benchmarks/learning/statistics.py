@@ -57,8 +57,8 @@ def bootstrap_interval(differences: npt.NDArray[np.float64], *, repeats: int, se
 def seeds_needed(differences: Sequence[float], effect: float) -> int:
     """Seeds that tell a mean difference of `effect` from zero four times in five, at 5 % two-sided.
 
-    n = ((z(0.975) + z(0.8)) * s / effect)^2 with the spread s of these paired differences (Student's t asks for
-    a few more where n is small).
+    n = ((z(0.975) + z(0.8)) * s / effect)^2 with the spread s of these paired differences. Student's t asks
+    for a few more where n is small.
     """
     spread = statistics.stdev(differences)
     normal = statistics.NormalDist()
