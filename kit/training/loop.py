@@ -29,7 +29,7 @@ from kit.training.ranks import Ranks
 from kit.training.recipe import TrainRecipe
 from kit.training.rows import TokenRow
 from kit.training.schedule import lr_at
-from kit.training.signals import StopRequest
+from kit.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from kit.training.speed import SpeedMeter, peak_flops
 from kit.training.steps import StepResult, evaluate, run_step
 from kit.training.trackers import Trackers
@@ -122,6 +122,8 @@ class _Run:
         self.total = total_steps(job.row_count, batch.batch_size, batch.epochs, batch.max_steps)
         self.counts = _Counts()
         self.evaluation: dict[str, float] = {}
+        self.owed = False
+        """Whether the evaluation of the last step is still to be made."""
         self.order = ""
         """Digest of the row numbers of the step in hand."""
         self.store = CheckpointStore(
@@ -197,6 +199,7 @@ class _Run:
     def _load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         self.counts = _Counts(**{key: int(str(state[key])) for key in ("tokens", "trained", "skipped")})
+        self.owed = bool(state.get("evaluation_owed"))
         evaluation = state.get("evaluation")
         self.evaluation = (
             {k: float(str(v)) for k, v in evaluation.items()} if isinstance(evaluation, dict) else {}
@@ -210,6 +213,8 @@ class _Run:
         recipe, ranks = self.job.recipe, self.job.ranks
         step = start
         stopped = "a signal" if ranks.most(float(stop.requested is not None)) else ""
+        if self.owed and not stopped:
+            self._evaluate(step)
         while step < self.total and not stopped:
             began = time.monotonic()
             result, lr = self._one_step(step, stop)
@@ -217,9 +222,12 @@ class _Run:
             self._note(step, result, lr, time.monotonic() - began)
             stopped = "a signal" if result.flag else ""
             due = recipe.evaluation.every and step % recipe.evaluation.every == 0
-            evaluated = bool(self.job.validation) and (bool(due) or step == self.total) and not stopped
+            owed = bool(self.job.validation) and (bool(due) or step == self.total)
+            # A stop does not wait for an evaluation: the next start makes it up.
+            evaluated = owed and (not stopped or step == self.total)
             if evaluated:
                 self._evaluate(step)
+            self.owed = owed and not evaluated
             every = recipe.checkpoint.every
             if step == self.total or stopped or (every and step % every == 0):
                 self._save(step, evaluated)
@@ -229,7 +237,7 @@ class _Run:
             step,
             self.total,
             stopped and (stop.requested or stopped),
-            (stop.exit_code or _requeue()) if stopped and step < self.total else 0,
+            (stop.exit_code or REQUEUE_EXIT_CODE) if stopped and step < self.total else 0,
             self.evaluation,
             self.counts.skipped,
         )
@@ -315,18 +323,13 @@ class _Run:
             "skipped": self.counts.skipped,
             # As text where it is not finite, which JSON has no number for; `_load` reads both.
             "evaluation": {k: v if math.isfinite(v) else str(v) for k, v in self.evaluation.items()},
+            "evaluation_owed": self.owed,
             "recipe": self.job.recipe.model_dump(mode="json"),
             "revision": self.job.revision,
         }
         tensors = {name: tensor.to("cpu") for name, tensor in self.job.engine.state()}
         metric = self.evaluation.get(METRIC) if evaluated else None
         self.store.save(step, tensors, state, rng.capture(), metric)
-
-
-def _requeue() -> int:
-    from kit.training.signals import REQUEUE_EXIT_CODE
-
-    return REQUEUE_EXIT_CODE
 
 
 def _common_attempt(ranks: Ranks) -> str:

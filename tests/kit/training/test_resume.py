@@ -195,3 +195,30 @@ def test_zero_equals_plain_torch(tmp_path: Path, engine: str) -> None:
         moved = float((tensor - start[name]).abs().max())
         assert moved > 0
         assert float((found[engine][2][name] - tensor).abs().max()) < 1e-3 * moved, name
+
+
+def stopped_at(recipe: dict[str, Any], step: int) -> int:
+    """Run until SIGUSR1 comes during a step; returns the steps done."""
+    from kit.training import loop
+
+    original = loop._Run._one_step
+
+    def signalled(run: Any, number: int, stop: Any) -> Any:
+        if number + 1 == step:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return original(run, number, stop)
+
+    loop._Run._one_step = signalled  # type: ignore[method-assign]
+    return train(recipe)
+
+
+@pytest.mark.slow
+def test_a_stop_at_an_evaluation_loses_none(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "torch")
+    assert launch(train, 1, recipe).result == STEPS
+    expected = everything(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    for step in (7, STEPS):  # evaluations are due at both
+        assert launch(stopped_at, 1, recipe, step).result == step
+    assert launch(train, 1, recipe).result == STEPS
+    assert same(everything(tmp_path / "run"), expected) == []
