@@ -110,9 +110,14 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "overhead": ("The runtime's cost over the bare engine", overhead_section),
     "package": ("Bundles", package_section),
     "sft": ("Fine-tuning", sft_section),
-    "learning": ("Distillation", report.section),
+    "learning": ("Distillation", report.section_with_plot),
+    "learning_clean": ("Distillation from verified traces", report.section),
 }
-COMMANDS = {"learning": ("benchmarks.learning", "distill", "--plot", "docs/learning.png")}
+_CLEAN = ("--set", "slips=0", "--folder", "build/learning/clean")
+COMMANDS = {
+    "learning": ("benchmarks.learning", "distill", "--plot", "docs/learning.png"),
+    "learning_clean": ("benchmarks.learning", "distill", *_CLEAN),
+}
 """Module and arguments where they are not `benchmarks.NAME` alone."""
 
 

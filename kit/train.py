@@ -10,14 +10,19 @@ code 85, on which a launcher puts it back into the queue.
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from kit.distill.recipe import DistillRecipe
+from kit.grpo.recipe import GrpoRecipe
 from submission.cli import run
+
+if TYPE_CHECKING:
+    from kit.training.loop import Outcome
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 console = Console(stderr=True, soft_wrap=True, emoji=False)
@@ -51,15 +56,46 @@ def distill(
         return
     from kit.distill.phase import distill as train_student
 
+    _run(loaded.out, lambda: train_student(loaded))
+
+
+@app.command()
+def grpo(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file such as those in kit/recipes.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings over the file's: section.key=value ...")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print memory a GPU, steps, tokens and hours; exit 2 if it cannot fit. Trains nothing.",
+        ),
+    ] = False,
+) -> None:
+    """GRPO: reinforcement learning from verifiable rewards."""
+    loaded = GrpoRecipe.load(recipe, overrides or ())
+    if dry_run:
+        from kit.grpo.plan import print_plan as print_grpo_plan
+
+        print_grpo_plan(loaded)
+        return
+    from kit.grpo.phase import grpo as train_policy
+
+    _run(loaded.out, lambda: train_policy(loaded))
+
+
+def _run(out: Path, work: "Callable[[], Outcome]") -> None:
+    """Train, say how it ended, exit with the code that the launcher reads."""
     try:
-        outcome = train_student(loaded)
+        outcome = work()
     except OSError as error:
         # A full disk, a lost mount: the user's to mend, and the last good checkpoint stands.
         raise ValueError(
-            f"{error}; the last good checkpoint in {loaded.out} stands, start again to go on"
+            f"{error}; the last good checkpoint in {out} stands, start again to go on"
         ) from error
     if int(os.environ.get("RANK", "0")) == 0:
-        _say(loaded.out, outcome.steps, outcome.total, outcome.stopped)
+        _say(out, outcome.steps, outcome.total, outcome.stopped)
     sys.exit(outcome.exit_code)
 
 

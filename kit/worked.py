@@ -66,6 +66,9 @@ class Difficulty(Recipe):
     any_order: bool = False
     """Work sums and products in an order drawn at random, as different writers would: several solutions are
     right, and a trace shows one of them."""
+    slips: float = Field(default=0.0, ge=0, le=1)
+    """Share of solutions in which one step's result is wrong by a digit and what follows goes on from there,
+    as in sets that nobody verified. Such a record says `correct=False`; its `answer` is the right one."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -100,12 +103,18 @@ class Chain:
         bucket = int.from_bytes(hashlib.sha256(self.key().encode()).digest()[:8]) % 10
         return "train" if bucket < 8 else "validation" if bucket == 8 else "test"
 
-    def solution(self) -> str:
-        """Every step with its result, and the boxed answer."""
+    def solution(self, slip: tuple[int, int] | None = None) -> str:
+        """Every step with its result, and the boxed answer.
+
+        Args:
+            slip: a step (from 0) and what its result is wrong by.
+        """
         lines, value = [], self.operands[0]
-        steps = zip(self.signs, self.operands[1:], self.results(), strict=True)
-        for number, (sign, operand, result) in enumerate(steps, 1):
-            lines.append(f"Step {number}: {value} {sign} {operand} = {result}")
+        for number, (sign, operand) in enumerate(zip(self.signs, self.operands[1:], strict=True)):
+            result = value * operand if sign == "*" else value + operand if sign == "+" else value - operand
+            if slip is not None and slip[0] == number:
+                result += slip[1]
+            lines.append(f"Step {number + 1}: {value} {sign} {operand} = {result}")
             value = result
         return "\n\n".join([*lines, f"Answer: \\boxed{{{value}}}"])
 
@@ -127,14 +136,16 @@ def stream(split: Split, seed: int, difficulty: Difficulty | None = None) -> Ite
         worded = random.random() < difficulty.worded
         problem = _in_words(random, chain) if worded else _bare(chain)
         solved = _reordered(random, chain) if difficulty.any_order else chain
+        # Nothing is drawn without slips: the problems of a seed stay what they were.
+        slips = bool(difficulty.slips) and random.random() < difficulty.slips
         yield Record(
             problem=problem,
             answer=str(chain.results()[-1]),
-            completion=solved.solution(),
+            completion=solved.solution(_slip(random, solved) if slips else None),
             source=SOURCE,
             licence="Apache-2.0",
             level=f"{len(chain.operands)} operands",
-            correct=True,
+            correct=not slips,
         )
 
 
@@ -193,6 +204,15 @@ def _reordered(random: Random, chain: Chain) -> Chain:
         return chain
     operands = random.sample(chain.operands, len(chain.operands))
     return Chain(tuple(operands), chain.signs)
+
+
+def _slip(random: Random, chain: Chain) -> tuple[int, int]:
+    """One step, and a digit's worth of error that leaves its result positive."""
+    step = random.randrange(len(chain.signs))
+    result = chain.results()[step]
+    sizes = [10**place for place in range(len(str(result)))]
+    error = random.choice(sizes) * random.choice((-1, 1))
+    return step, error if result + error > 0 else abs(error)
 
 
 def _bare(chain: Chain) -> str:

@@ -57,6 +57,8 @@ class DistillStudy(Recipe):
     base: Stage = Stage()
     traces: int = Field(default=300, ge=1)
     """Worked problems that a student learns from; each seed draws others."""
+    slips: float = Field(default=0.0, ge=0, le=1)
+    """Share of the traces with a wrong step, as in sets that nobody verified. The teacher's own are right."""
     student_training: Training = Training()
     alpha: float = Field(default=0.5, gt=0, le=1)
     temperature: float = Field(default=2.0, gt=0)
@@ -66,6 +68,8 @@ class DistillStudy(Recipe):
     seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=2, max_length=10)
     """One student of each arm a seed, which decides its traces and the order of its batches."""
     test_problems: int = Field(default=512, ge=1)
+    test_seed: int = Field(default=0, ge=0)
+    """Of the draw of test problems. A design that was changed after a look at one draw wants another."""
     samples: int = Field(default=4, ge=1)
     """Completions a test problem at temperature 1."""
     max_length: int = Field(default=96, ge=8)

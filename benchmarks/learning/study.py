@@ -61,8 +61,9 @@ def prepare(study: DistillStudy, folder: Path) -> None:
     write_records(folder / "teacher.jsonl", generate(study.teacher.problems, "train", 0, task))
     write_records(folder / "base.jsonl", generate(study.base.problems, "train", 0, study.base.difficulty))
     for seed in study.seeds:
-        write_records(folder / f"traces-{seed}.jsonl", generate(study.traces, "train", seed + 1, task))
-    write_records(folder / "test.jsonl", generate(study.test_problems, "test", 0, task))
+        written = task.model_copy(update={"slips": study.slips})
+        write_records(folder / f"traces-{seed}.jsonl", generate(study.traces, "train", seed + 1, written))
+    write_records(folder / "test.jsonl", generate(study.test_problems, "test", study.test_seed, task))
     write_text(path, settings)
 
 

@@ -11,6 +11,7 @@ from kit.losses.distillation import TopK, distillation_terms, mix
 from kit.traces.topk import TopKReader
 from kit.training.batches import MicroBatch, collate
 from kit.training.head import TokenLoss
+from kit.training.objective import trained_tokens
 from kit.training.rows import TokenRow, TokenTable
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class DistillObjective:
         self._section, self._teacher, self._vocabulary = section, teacher, vocabulary
         kinds = (("kd", section.alpha > 0), ("ce", section.alpha < 1))
         self.names = tuple(name for name, given in kinds if given)
+
+    def divisor(self, rows: Sequence[TokenRow]) -> float:
+        """The mean over trained tokens."""
+        return trained_tokens(rows)
 
     def token_loss(self, micro: MicroBatch) -> TokenLoss:
         """See `Objective`. `kd` is told without its factors alpha and T^2."""

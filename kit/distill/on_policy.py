@@ -47,8 +47,6 @@ class MixedRows:
         rows = [self._table[number] for number in numbers]
         if draw(self._seed, step) >= self._section.on_policy:
             return rows
-        import torch
-
         prompts = [row.ids[: int(np.argmax(row.mask))].tolist() for row in rows]
         room = self._longest - max(len(prompt) for prompt in prompts)
         sampling = Sampling(
@@ -56,14 +54,11 @@ class MixedRows:
             max_tokens=min(room, self._section.on_policy_max_tokens),
         )
         seeds = [hash_of(self._seed, step, place) for place in range(len(rows))]
-        self._module.eval()
-        with torch.no_grad():
-            completions = sample_rows(
-                self._module, prompts, seeds, sampling, self._end_id, self._vocabulary, self._ranks
-            )
-        self._module.train()
-        triples = zip(prompts, completions, rows, strict=True)
-        return [row_of(prompt, completion, row.source) for prompt, completion, row in triples]
+        drawn = sample_rows(
+            self._module, prompts, seeds, sampling, self._end_id, self._vocabulary, self._ranks
+        )
+        triples = zip(prompts, drawn, rows, strict=True)
+        return [row_of(prompt, completion.ids, row.source) for prompt, completion, row in triples]
 
 
 def draw(seed: int, step: int) -> float:

@@ -19,8 +19,7 @@ from kit.distill.recipe import DistillRecipe
 from kit.distill.vocabulary import check_same_tokens
 from kit.training.chat import Chat, open_chat
 from kit.training.checkpoints import refuse_another_run
-from kit.training.estimate.shape import shape_of
-from kit.training.estimate.work import forward_flops
+from kit.training.estimate.work import flops_per_token
 from kit.training.export import export
 from kit.training.loop import CHECKPOINTS, Job, Outcome, flat, revision_of, run
 from kit.training.model import (
@@ -35,6 +34,7 @@ from kit.training.model import (
 from kit.training.ranks import Ranks, join, leave
 from kit.training.signals import StopRequest
 from kit.training.start import Started, check_start, freeze, partitioned, start, uses_deepspeed
+from kit.training.table_steps import TableSteps
 from kit.training.tables import tokenizer_digest
 from kit.training.trackers import check_trackers
 
@@ -186,32 +186,29 @@ def _job(
         recipe=recipe,
         ranks=ranks,
         engine=started.engine,
-        objective=objective,
-        row_count=len(data.train),
-        rows_of=MixedRows(
-            data.train,
-            recipe.loss,
-            started.engine.module,
-            checked.chat.end_id,
-            token_count(checked.chat.tokenizer),
-            recipe.batch.max_length,
-            recipe.seed,
-            ranks,
+        steps=TableSteps(
+            engine=started.engine,
+            objective=objective,
+            batch=recipe.batch,
+            ranks=ranks,
+            row_count=len(data.train),
+            rows_of=MixedRows(
+                data.train,
+                recipe.loss,
+                started.engine.module,
+                checked.chat.end_id,
+                token_count(checked.chat.tokenizer),
+                recipe.batch.max_length,
+                recipe.seed,
+                ranks,
+            ),
+            validation=data.validation,
         ),
-        validation=data.validation,
         identity=identity(recipe, data, checked),
-        flops_per_token=_flops_per_token(checked.folder),
+        flops_per_token=flops_per_token(checked.folder),
         counts=data.counts,
         revision=revision_of(Path(__file__).parent),
     )
-
-
-def _flops_per_token(folder: Path) -> float:
-    """Of the student's forward and backward pass without attention's squares; 0 for a family not known."""
-    try:
-        return 3 * forward_flops(shape_of(str(folder)), 1.0, 0.0)
-    except ValueError:
-        return 0.0
 
 
 def identity(recipe: DistillRecipe, data: Data, checked: Checked) -> dict[str, JsonValue]:

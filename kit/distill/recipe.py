@@ -6,12 +6,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from kit.training.recipe import (
+    AssumptionSection,
     BatchSection,
     Dtype,
     ModelSection,
     OptimizerSection,
     ParallelSection,
-    TrainRecipe,
+    TableRecipe,
 )
 from submission.recipes import Recipe
 
@@ -59,22 +60,7 @@ class LossSection(Recipe):
     on_policy_temperature: float = Field(default=1.0, gt=0)
 
 
-class AssumptionSection(Recipe):
-    """What `--dry-run` cannot know without the cluster and the data; printed as assumed."""
-
-    gpus: int = Field(default=16, ge=1)
-    gpu_memory_gb: float = Field(default=80.0, gt=0)
-    """Of one GPU, in 10^9 bytes."""
-    gpu_tflops: float = Field(default=989.0, gt=0)
-    """Peak dense bf16 TFLOP/s of one GPU (H100 SXM: 989)."""
-    mfu: float = Field(default=0.4, gt=0, le=1)
-    rows: int = Field(default=0, ge=0)
-    """Rows of the set where it cannot be read here; 0 reads it."""
-    mean_tokens: float = Field(default=0.0, ge=0)
-    """Mean tokens of a row where the set cannot be read here."""
-
-
-class DistillRecipe(TrainRecipe):
+class DistillRecipe(TableRecipe):
     """Everything that a distillation run depends on."""
 
     out: Path = Path("runs/distill")

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kit.data.records import Record
+from kit.data.tasks import Task
 from kit.traces.journal import Entry, SampleIndex, load
-from kit.traces.problems import Task
 from kit.traces.recipe import TraceRecipe, teacher_name
 from kit.traces.selection import Candidate, choose
 from submission.files import write_text

@@ -10,9 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from kit.data.records import write_records
+from kit.data.tasks import Task, Tasks, describe_refused
 from kit.traces.assemble import Counts, assemble, print_summary, write_summary
 from kit.traces.journal import SampleIndex
-from kit.traces.problems import Task, Tasks, describe_refused, load_tasks
+from kit.traces.problems import load_tasks
 from kit.traces.processes import run_workers
 from kit.traces.progress import SampleProgress
 from kit.traces.recipe import TraceRecipe, claim, identity, resolved

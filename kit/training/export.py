@@ -41,9 +41,7 @@ def export(engine: TrainEngine, model: Any, adapted: Any, chat: Chat, folder: Pa
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     adapters: dict[str, torch.Tensor] = {}
-    weights = _without_ties(engine.weights(), model)
-    if adapted is not None:
-        weights = _merged(weights, adapted, adapters)
+    weights = whole_weights(engine, model, adapted, adapters)
 
     def write() -> None:
         if not ranks.main:
@@ -70,6 +68,18 @@ def export(engine: TrainEngine, model: Any, adapted: Any, chat: Chat, folder: Pa
             ) from problem
 
     ranks.together(write)
+
+
+def whole_weights(
+    engine: TrainEngine, model: Any, adapted: Any, adapters: "dict[str, torch.Tensor] | None" = None
+) -> "Iterator[tuple[str, torch.Tensor]]":
+    """The model's weights under transformers' names, one at a time, LoRA merged into a copy. Collective.
+
+    Args:
+        adapters: is filled with the adapter's own weights as they pass by.
+    """
+    weights = _without_ties(engine.weights(), model)
+    return weights if adapted is None else _merged(weights, adapted, {} if adapters is None else adapters)
 
 
 def _without_ties(

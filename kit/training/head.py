@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 TokenLoss = Callable[["torch.Tensor", slice], tuple["torch.Tensor", dict[str, "torch.Tensor"]]]
-"""(logits [n, V], which of the N tokens) -> (loss [n], other quantities [n] by name, without gradient)."""
+"""(logits [n, V], which of the N tokens) -> (loss [n], other quantities [n] by name, without gradient).
+
+One with an attribute `look`, a function of the same arguments, has it called on all chunks first, without
+gradients: a loss that depends on a whole sequence learns there what it needs. It costs the head's product
+once more.
+"""
 
 
 def head_loss(
@@ -62,8 +67,11 @@ def _function() -> Any:
             total = torch.zeros((), dtype=wide, device=hidden.device)
             hidden_grad = torch.zeros_like(hidden) if need_hidden else None
             weight_grad = torch.zeros_like(weight, dtype=wide) if need_weight else None
-            for begin in range(0, len(hidden), chunk):
-                part = slice(begin, min(begin + chunk, len(hidden)))
+            parts = [slice(at, min(at + chunk, len(hidden))) for at in range(0, len(hidden), chunk)]
+            look: Any = getattr(loss, "look", None)
+            for part in parts if look is not None else ():
+                look(hidden[part] @ weight.t(), part)
+            for part in parts:
                 logits = hidden[part] @ weight.t()
                 with torch.set_grad_enabled(need_hidden or need_weight):
                     leaf = logits.requires_grad_(need_hidden or need_weight)

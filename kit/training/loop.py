@@ -7,14 +7,13 @@ step sees follows from its number. A run that is killed anywhere and started aga
 last checkpoint to the very same numbers.
 """
 
-import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
@@ -23,24 +22,43 @@ from kit.training.checkpoints import Checkpoint, CheckpointStore
 from kit.training.engines.base import TrainEngine
 from kit.training.live import TrainView
 from kit.training.metrics import MetricsFile
-from kit.training.objective import Objective
-from kit.training.order import step_rows, total_steps
 from kit.training.ranks import Ranks
 from kit.training.recipe import TrainRecipe
-from kit.training.rows import TokenRow
 from kit.training.schedule import lr_at
 from kit.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from kit.training.speed import SpeedMeter, peak_flops
-from kit.training.steps import StepResult, evaluate, run_step
+from kit.training.steps import StepResult
 from kit.training.trackers import Trackers
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
-METRIC = "loss"
-"""Of the evaluation: the best checkpoints are those with the lowest."""
 
-RowsOfStep = Callable[[int, Sequence[int]], Sequence[TokenRow]]
-"""(step, row numbers) -> the rows to train on, the same on every rank."""
+
+class Steps(Protocol):
+    """What a phase does in a step. All methods are collective."""
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+
+    @property
+    def metric(self) -> str:
+        """Which figure of the evaluation the best checkpoints are judged by."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Of `metric`."""
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is anything to evaluate on."""
+
+    def step(self, step: int, lr: float, flag: float) -> StepResult:
+        """Train step number `step` (from 0). What it does follows from its number, the weights and the random
+        generators. `flag` comes back summed over ranks."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures of the model as it is; `metric` is one of them."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +66,6 @@ class Job:
     """Everything that the loop needs, made by a phase.
 
     Args:
-        row_count: rows of the training data.
-        rows_of: gives a step's rows (a table lookup, or samples of the student). Collective.
-        validation: rows to evaluate on; may be empty.
         identity: what makes this run this run; a checkpoint of another identity is refused.
         flops_per_token: of forward and backward pass, for MFU; 0 if not known.
         counts: what the data lost on the way, told in the live view.
@@ -59,10 +74,7 @@ class Job:
     recipe: TrainRecipe
     ranks: Ranks
     engine: TrainEngine
-    objective: Objective
-    row_count: int
-    rows_of: RowsOfStep
-    validation: Sequence[TokenRow]
+    steps: Steps
     identity: Mapping[str, JsonValue]
     flops_per_token: float = 0.0
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -118,14 +130,11 @@ class _Run:
     def __init__(self, job: Job) -> None:
         self.job = job
         recipe, ranks = job.recipe, job.ranks
-        batch = recipe.batch
-        self.total = total_steps(job.row_count, batch.batch_size, batch.epochs, batch.max_steps)
+        self.total = job.steps.total
         self.counts = _Counts()
         self.evaluation: dict[str, float] = {}
         self.owed = False
         """Whether the evaluation of the last step is still to be made."""
-        self.order = ""
-        """Digest of the row numbers of the step in hand."""
         self.store = CheckpointStore(
             recipe.out / CHECKPOINTS,
             rank=ranks.rank,
@@ -133,7 +142,7 @@ class _Run:
             identity=job.identity,
             keep_last=recipe.checkpoint.keep_last,
             keep_best=recipe.checkpoint.keep_best,
-            lower_is_better=True,
+            lower_is_better=job.steps.lower_is_better,
             asynchronous=recipe.checkpoint.asynchronous,
             commit_timeout=recipe.parallel.timeout,
             attempt=_common_attempt(ranks),
@@ -222,7 +231,7 @@ class _Run:
             self._note(step, result, lr, time.monotonic() - began)
             stopped = "a signal" if result.flag else ""
             due = recipe.evaluation.every and step % recipe.evaluation.every == 0
-            owed = bool(self.job.validation) and (bool(due) or step == self.total)
+            owed = self.job.steps.evaluates and (bool(due) or step == self.total)
             # A stop does not wait for an evaluation: the next start makes it up.
             evaluated = owed and (not stopped or step == self.total)
             if evaluated:
@@ -243,10 +252,7 @@ class _Run:
         )
 
     def _one_step(self, step: int, stop: StopRequest) -> tuple[StepResult, float]:
-        job, batch, section = self.job, self.job.recipe.batch, self.job.recipe.optimizer
-        numbers = step_rows(
-            step, job.row_count, batch.batch_size, batch.epochs, batch.seed, shuffle=batch.shuffle
-        )
+        section = self.job.recipe.optimizer
         lr = lr_at(
             step,
             self.total,
@@ -255,11 +261,9 @@ class _Run:
             warmup_ratio=section.warmup_ratio,
             min_lr_ratio=section.min_lr_ratio,
         )
-        self.order = hashlib.sha256(repr(numbers).encode()).hexdigest()[:8]
-        rows = job.rows_of(step, numbers)
         # A signal may reach one rank only: the step's sums carry it to all, who then stop together.
         flag = float(stop.requested is not None)
-        return run_step(job.engine, job.objective, rows, batch, job.ranks, lr, flag), lr
+        return self.job.steps.step(step, lr, flag), lr
 
     def _note(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
         """Count, write down and show a step; raise where too many were skipped."""
@@ -273,12 +277,11 @@ class _Run:
             **result.others,
             "lr": lr,
             "grad_norm": result.grad_norm,
-            "epoch": round(step * self.job.recipe.batch.batch_size / self.job.row_count, 6),
+            **result.told,
             "tokens": counts.tokens,
             "trained_tokens": counts.trained,
             "step_tokens": result.tokens,
             "skipped_steps": counts.skipped,
-            "order": self.order,
         }
         speed = self.meter.update(step, result.tokens, seconds)
         timings = {
@@ -286,13 +289,14 @@ class _Run:
             "tokens_per_second": speed.tokens_per_second,
             "seconds_left": speed.seconds_left,
             "peak_memory_gb": _peak_memory(self.job.ranks) / 1e9,
+            **result.timings,
         }
         if speed.mfu is not None:
             timings["mfu"] = speed.mfu
         if self.metrics is not None:
             self.metrics.write(step, values, timings)
             self.trackers.write(step, {**values, **timings})
-            shown = {name: values[name] for name in ("loss", *result.others, "lr", "grad_norm")}
+            shown = {name: values[name] for name in ("loss", *result.shown, "lr", "grad_norm")}
             shown |= {name: timings[name] for name in ("tokens_per_second", "mfu") if name in timings}
             self.live.step(step, shown, speed.seconds_left)  # type: ignore[arg-type]
             self.live.count("skipped steps", counts.skipped)
@@ -304,10 +308,8 @@ class _Run:
             )
 
     def _evaluate(self, step: int) -> None:
-        job = self.job
         began = time.monotonic()
-        result = evaluate(job.engine, job.objective, job.validation, job.recipe.batch, job.ranks)
-        self.evaluation = {METRIC: result.loss, **result.others}
+        self.evaluation = self.job.steps.evaluate()
         if self.metrics is not None:
             self.metrics.write(step, self.evaluation, {"seconds": time.monotonic() - began}, kind="eval")
             self.trackers.write(step, self.evaluation, kind="eval")
@@ -328,7 +330,7 @@ class _Run:
             "revision": self.job.revision,
         }
         tensors = {name: tensor.to("cpu") for name, tensor in self.job.engine.state()}
-        metric = self.evaluation.get(METRIC) if evaluated else None
+        metric = self.evaluation.get(self.job.steps.metric) if evaluated else None
         self.store.save(step, tensors, state, rng.capture(), metric)
 
 

@@ -41,28 +41,34 @@ class ModelSection(Recipe):
     lora: LoraSection | None = None
 
 
-class BatchSection(Recipe):
-    """What one optimizer step sees. The order depends on the seed and `batch_size` alone."""
+class MicroSection(Recipe):
+    """How the rows of an optimizer step are cut into forward passes; it changes no gradient."""
 
-    batch_size: int = Field(default=4, ge=1)
-    """Sequences of one optimizer step, over all ranks together."""
     max_length: int = Field(default=16384, ge=2)
-    """Tokens of prompt and completion together at most; a longer row is treated as `overlong` says."""
-    overlong: Literal["drop", "truncate"] = "drop"
+    """Tokens of prompt and completion together at most."""
     micro_batch_tokens: int = Field(default=0, ge=0)
     """Tokens of one forward pass on one rank at most, padding included; 0 takes `max_length`."""
     packing: bool = True
     """Several sequences in one row without padding; each attends to itself only."""
-    epochs: float = Field(default=3.0, gt=0)
-    max_steps: int = Field(default=0, ge=0)
-    """Stop after so many optimizer steps; 0 goes by `epochs`."""
-    shuffle: bool = True
     seed: int = Field(default=0, ge=0, lt=1 << 63)
 
     @property
     def capacity(self) -> int:
         """Tokens of one micro-batch at most."""
         return max(self.micro_batch_tokens, self.max_length)
+
+
+class BatchSection(MicroSection):
+    """What one optimizer step sees. The order depends on the seed and `batch_size` alone."""
+
+    batch_size: int = Field(default=4, ge=1)
+    """Sequences of one optimizer step, over all ranks together."""
+    overlong: Literal["drop", "truncate"] = "drop"
+    """What is done with a row of more than `max_length` tokens."""
+    epochs: float = Field(default=3.0, gt=0)
+    max_steps: int = Field(default=0, ge=0)
+    """Stop after so many optimizer steps; 0 goes by `epochs`."""
+    shuffle: bool = True
 
 
 class OptimizerSection(Recipe):
@@ -153,6 +159,21 @@ class FaultsSection(Recipe):
     """Steps before `max_skipped_share` is looked at."""
 
 
+class AssumptionSection(Recipe):
+    """What `--dry-run` cannot know without the cluster and the data; printed as assumed."""
+
+    gpus: int = Field(default=16, ge=1)
+    gpu_memory_gb: float = Field(default=80.0, gt=0)
+    """Of one GPU, in 10^9 bytes."""
+    gpu_tflops: float = Field(default=989.0, gt=0)
+    """Peak dense bf16 TFLOP/s of one GPU (H100 SXM: 989)."""
+    mfu: float = Field(default=0.4, gt=0, le=1)
+    rows: int = Field(default=0, ge=0)
+    """Rows of the set where it cannot be read here; 0 reads it."""
+    mean_tokens: float = Field(default=0.0, ge=0)
+    """Mean tokens of a row where the set cannot be read here."""
+
+
 class TrainRecipe(Recipe):
     """Sections that all phases have."""
 
@@ -160,10 +181,16 @@ class TrainRecipe(Recipe):
     """Folder of the run: checkpoints, metrics, the exported model."""
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     model: ModelSection = ModelSection()
-    batch: BatchSection = BatchSection()
+    batch: MicroSection = MicroSection()
     optimizer: OptimizerSection = OptimizerSection()
     parallel: ParallelSection = ParallelSection()
     checkpoint: CheckpointSection = CheckpointSection()
     evaluation: EvaluationSection = EvaluationSection()
     logging: LoggingSection = LoggingSection()
     faults: FaultsSection = FaultsSection()
+
+
+class TableRecipe(TrainRecipe):
+    """A run over a fixed set of rows, in epochs."""
+
+    batch: BatchSection = BatchSection()

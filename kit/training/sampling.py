@@ -1,12 +1,16 @@
-"""Completions of the model in training, for on-policy steps: batched, seeded by row, on every engine.
+"""Completions of the model in training, by the very weights that are trained: batched, on every engine.
 
-Each row draws from its own generator, so what it gets does not depend on the batch (but for rounding) nor on
-the number of ranks. The forward passes of a partitioned model are collective: all ranks go on until the last
-row of any rank has ended. Memory: the key-value cache of a rank's rows; time: one forward pass a token.
+Each row draws from a random stream of its own (Philox, Salmon et al. 2011), so what it gets does not depend
+on the batch (but for rounding), on the number of ranks, or on when it is drawn. Prompts that come several
+times are read once and their key-value cache is copied; rows that ended leave the batch. The forward passes
+of a partitioned model are collective: all ranks go on until the last row of any rank has ended.
+
+Memory: the key-value cache of `max_rows` rows. Time: one forward pass a token of the longest row of a batch.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +18,25 @@ from kit.training.batches import collate
 from kit.training.ranks import Ranks
 from kit.training.rows import TokenRow
 from submission.engines.base import Sampling
-from submission.engines.token_sampling import next_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+_BLOCK = 256
+"""Random numbers that a row draws at a time."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One completion.
+
+    Args:
+        ids: its tokens; the last one ends it unless the limit cut it.
+        logprobs: of each, in nats, under the distribution that it was drawn from (0 when greedy).
+    """
+
+    ids: list[int]
+    logprobs: list[float]
 
 
 def sample_rows(
@@ -25,21 +47,80 @@ def sample_rows(
     end_id: int,
     vocabulary: int,
     ranks: Ranks,
-) -> list[list[int]]:
+    *,
+    max_rows: int = 512,
+) -> list[Drawn]:
     """A completion for every prompt, known to all ranks; each rank samples its share. Collective.
 
     Args:
         module: the wrapped model, or the engine that partitions it.
-        prompts: token ids, the same on all ranks.
+        prompts: token ids, the same on all ranks. Equal ones should follow each other.
         seeds: one a prompt.
-        sampling: temperature and `max_tokens`.
+        sampling: temperature, top_p, min_p and `max_tokens`; stop strings are not looked for.
         end_id: ends a completion, and is its last token then.
         vocabulary: number of real tokens; the head's rows beyond it pad it, and stand for nothing.
+        max_rows: rows of one batch at most.
     """
-    mine = range(ranks.rank, len(prompts), ranks.world_size)
-    ours, drawn = [prompts[i] for i in mine], [seeds[i] for i in mine]
-    sampled = _decode(module, ours, drawn, sampling, end_id, vocabulary, ranks)
-    return _exchange(sampled, len(prompts), sampling.max_tokens, ranks)
+    import torch
+
+    assert not sampling.stop, "text is not looked at here"
+    share = -(-len(prompts) // ranks.world_size)
+    mine = range(min(ranks.rank * share, len(prompts)), min((ranks.rank + 1) * share, len(prompts)))
+    # Batches of like lengths pad the least.
+    order = sorted(mine, key=lambda row: (len(prompts[row]), list(prompts[row]), row))
+    batches = [order[begin : begin + max_rows] for begin in range(0, len(order), max_rows)]
+    drawn: dict[int, Drawn] = {}
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            work = _batches(module, prompts, seeds, sampling, (end_id, vocabulary), ranks, batches, drawn)
+            _in_step(work, module, end_id, ranks)
+    finally:
+        module.train(was_training)
+    return _exchange([drawn[row] for row in mine], len(prompts), share, sampling.max_tokens, ranks)
+
+
+def _in_step(work: Iterator[None], module: Any, filler: int, ranks: Ranks) -> None:
+    """Run to the end; with several ranks, one forward pass each until all are there."""
+    import torch
+
+    if ranks.world_size == 1:
+        for _ in work:
+            pass
+        return
+    one = torch.tensor([[filler]], device=ranks.device)
+    busy = next(work, StopIteration) is None
+    while ranks.most(float(busy)):
+        if busy:
+            busy = next(work, StopIteration) is None
+        else:  # along with those that are not done
+            module(collate((), ranks.device), None, (one, torch.ones_like(one), torch.zeros_like(one), None))
+
+
+def _batches(
+    module: Any,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    tokens: tuple[int, int],
+    ranks: Ranks,
+    batches: Sequence[Sequence[int]],
+    drawn: dict[int, Drawn],
+) -> Iterator[None]:
+    """Decode batch after batch into `drawn`; yields before every forward pass."""
+    for rows in batches:
+        found = [Drawn([], []) for _ in rows]
+        drawn.update(zip(rows, found, strict=True))
+        yield from _decode(
+            module,
+            [prompts[row] for row in rows],
+            [seeds[row] for row in rows],
+            sampling,
+            tokens,
+            ranks,
+            found,
+        )
 
 
 def _decode(
@@ -47,58 +128,118 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     sampling: Sampling,
-    end_id: int,
-    vocabulary: int,
+    tokens: tuple[int, int],
     ranks: Ranks,
-) -> list[list[int]]:
-    """Left-padded batch with a key-value cache; a rank without prompts runs along on a token of its own."""
+    found: list[Drawn],
+) -> Iterator[None]:
+    """One left-padded batch with a key-value cache."""
     import torch
 
     device = ranks.device
-    generators = [torch.Generator(device=device).manual_seed(seed) for seed in seeds]
-    rows = [list(prompt) for prompt in prompts] or [[end_id]]
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[end_id] * (width - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-    done = [not prompts] * len(rows)
-    completions: list[list[int]] = [[] for _ in prompts]
-    cache: Any = None
-    for _ in range(sampling.max_tokens):
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        logits, cache = module(collate((), device), None, (ids, mask, positions, cache))
-        if prompts:
-            tokens, _logprobs = next_tokens(logits[:, :vocabulary], [sampling] * len(rows), generators)
-        else:
-            tokens = [end_id]
-        for index, token in enumerate(tokens):
-            if not done[index]:
-                completions[index].append(token)
-                done[index] = token == end_id
-        if ranks.most(0.0 if all(done) else 1.0) == 0.0:
-            break
-        ids = torch.tensor(tokens, device=device).unsqueeze(1)
+    end_id, vocabulary = tokens
+    nothing = collate((), device)
+    unique = list(dict.fromkeys(map(tuple, prompts)))
+    width = max(map(len, unique))
+    ids = torch.tensor([[end_id] * (width - len(row)) + list(row) for row in unique], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in unique], device=device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    yield
+    logits, cache = module(nothing, None, (ids, mask, positions, None))
+    place = {row: index for index, row in enumerate(unique)}
+    rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
+    if len(unique) < len(prompts):
+        cache.batch_select_indices(rows)
+    logits, mask, positions = logits[rows], mask[rows], positions[rows][:, -1:]
+    streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
+    numbers = np.empty((len(prompts), 0))
+    for count in range(sampling.max_tokens):
+        if count % _BLOCK == 0:
+            numbers = np.stack([stream.random(_BLOCK) for stream in streams])
+        uniform = torch.from_numpy(numbers[:, count % _BLOCK]).to(device)
+        chosen, logprobs = draw(logits[:, :vocabulary], uniform, sampling)
+        for row, token, logprob in zip(found, chosen.tolist(), logprobs.tolist(), strict=True):
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+        going = chosen != end_id
+        if count + 1 == sampling.max_tokens or not going.any():
+            return
+        if not going.all():
+            keep = going.nonzero().flatten()
+            cache.batch_select_indices(keep)
+            chosen, mask, positions = chosen[keep], mask[keep], positions[keep]
+            kept = keep.tolist()
+            found = [found[index] for index in kept]
+            streams = [streams[index] for index in kept]
+            numbers = numbers[kept]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-    return completions
+        positions = positions + 1
+        yield
+        logits, cache = module(nothing, None, (chosen.unsqueeze(1), mask, positions, cache))
 
 
-def _exchange(sampled: list[list[int]], count: int, width: int, ranks: Ranks) -> list[list[int]]:
-    """Every rank's completions on every rank: rank r has those of prompts r, r + world size, ..."""
+def draw(
+    logits: "torch.Tensor", uniform: "torch.Tensor", sampling: Sampling
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Draw one token a row by inverting the distribution function.
+
+    Args:
+        logits: [B, V], raw.
+        uniform: [B] float64 in [0, 1).
+        sampling: temperature 0 is greedy; `top_p` (nucleus, Holtzman et al. 2020) keeps the smallest set of
+            tokens whose probability reaches it, `min_p` (Nguyen et al. 2024) those with at least that share
+            of the best token's probability, both after the temperature.
+
+    Returns:
+        Tokens [B] and their log-probabilities [B] under what they were drawn from, nats.
+    """
+    import torch
+
+    if sampling.temperature == 0:
+        greedy = logits.argmax(-1)
+        return greedy, torch.zeros_like(greedy, dtype=torch.float64)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    probabilities = torch.softmax(logits.to(wide) / sampling.temperature, dim=-1)
+    if sampling.min_p > 0:
+        least = sampling.min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < least, 0)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        before = ordered.cumsum(-1) - ordered
+        ordered = ordered.masked_fill(before >= sampling.top_p * ordered.sum(-1, keepdim=True), 0)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
+    # In float64: no token of probability 0 is reached by rounding.
+    sums = probabilities.double().cumsum(-1)
+    total = sums[:, -1:]
+    chosen = torch.searchsorted(sums, uniform.unsqueeze(1) * total, right=True)
+    chosen = chosen.clamp(max=logits.shape[-1] - 1)
+    picked = probabilities.gather(-1, chosen).double()
+    return chosen.squeeze(1), (picked / total).log().squeeze(1)
+
+
+def _exchange(mine: list[Drawn], count: int, share: int, width: int, ranks: Ranks) -> list[Drawn]:
+    """Every rank's completions on every rank: rank r has those of prompts r * share and on."""
     if ranks.world_size == 1:
-        return sampled
+        return mine
     import torch
     import torch.distributed as dist
 
-    share = -(-count // ranks.world_size)
-    table = torch.full((share, width + 1), -1, dtype=torch.int64, device=ranks.device)
-    for index, ids in enumerate(sampled):
-        table[index, : len(ids)] = torch.tensor(ids, device=ranks.device)
-    gathered = [torch.empty_like(table) for _ in range(ranks.world_size)]
-    dist.all_gather(gathered, table)
+    longest = int(ranks.most(max((len(row.ids) for row in mine), default=0)))
+    assert longest <= width
+    ids = torch.full((share, longest + 1), -1, dtype=torch.int64)
+    logprobs = torch.zeros((share, longest + 1), dtype=torch.float64)
+    for index, row in enumerate(mine):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        logprobs[index, : len(row.ids)] = torch.tensor(row.logprobs, dtype=torch.float64)
     found = []
-    for index in range(count):
-        row = gathered[index % ranks.world_size][index // ranks.world_size].tolist()
-        found.append(row[: row.index(-1)])
-    return found
+    for table in (ids.to(ranks.device), logprobs.to(ranks.device)):
+        gathered = [torch.empty_like(table) for _ in range(ranks.world_size)]
+        dist.all_gather(gathered, table)
+        found.append(torch.cat(gathered)[:count].tolist())
+    lengths = [row.index(-1) for row in found[0]]
+    return [
+        Drawn(tokens[:length], values[:length])
+        for tokens, values, length in zip(*found, lengths, strict=True)
+    ]
 
 
 def row_of(prompt: Sequence[int], completion: Sequence[int], source: int) -> TokenRow:

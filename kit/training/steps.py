@@ -1,6 +1,6 @@
 """One optimizer step, and one evaluation: what all phases do with rows, whatever their loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from kit.training.engines.base import TrainEngine
 from kit.training.objective import Objective
 from kit.training.packing import plan_step
 from kit.training.ranks import Ranks
-from kit.training.recipe import BatchSection
+from kit.training.recipe import MicroSection
 from kit.training.rows import TokenRow
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class StepResult:
         trained: tokens that carry a loss.
         grad_norm: 2-norm before clipping; NaN or inf where the update was skipped; 0 in evaluation.
         flag: sum over ranks of what `run_step` was given to agree on.
+        told: what the phase tells of the step beside the losses; the same however often it is done again.
+        timings: seconds and the like, which are not.
+        shown: names of `others` and `told` for the terminal.
     """
 
     loss: float
@@ -35,36 +38,40 @@ class StepResult:
     trained: int = 0
     grad_norm: float = 0.0
     flag: float = 0.0
+    told: Mapping[str, float | int | str] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
 
 
 def run_step(
     engine: TrainEngine,
     objective: Objective,
     rows: Sequence[TokenRow],
-    batch: BatchSection,
+    batch: MicroSection,
     ranks: Ranks,
     lr: float,
     flag: float = 0.0,
 ) -> StepResult:
     """Forward, backward and update on the rows of one step, which all ranks know.
 
-    The loss is normalised by the trained tokens of all rows together, so neither the plan nor the number of
-    ranks changes the gradient.
+    The loss is normalised over all rows together (see `Objective.divisor`), so neither the plan nor the
+    number of ranks changes the gradient.
     """
     trained = sum(int(row.mask.sum()) for row in rows)
     assert trained, "rows without a trained token are dropped at loading"
+    divisor = objective.divisor(rows)
     totals = dict.fromkeys(("loss", *objective.names), 0.0)
     for plan in _my_plan(rows, batch, ranks):
         micro = collate([rows[index] for index in plan], ranks.device, packing=batch.packing)
         total, others = engine.module(micro, objective.token_loss(micro))
-        engine.backward(total / trained)
+        engine.backward(total / divisor)
         _add(totals, total, others)
     norm = engine.step(lr)
-    return _summed(totals, rows, trained, norm, flag, ranks)
+    return _summed(totals, rows, (divisor, trained), norm, flag, ranks)
 
 
 def evaluate(
-    engine: TrainEngine, objective: Objective, rows: Sequence[TokenRow], batch: BatchSection, ranks: Ranks
+    engine: TrainEngine, objective: Objective, rows: Sequence[TokenRow], batch: MicroSection, ranks: Ranks
 ) -> StepResult:
     """Mean loss over the trained tokens of the rows, without gradients."""
     import torch
@@ -80,10 +87,10 @@ def evaluate(
                 _add(totals, total, others)
     finally:
         engine.module.train()
-    return _summed(totals, rows, trained, 0.0, 0.0, ranks)
+    return _summed(totals, rows, (objective.divisor(rows), trained), 0.0, 0.0, ranks)
 
 
-def _my_plan(rows: Sequence[TokenRow], batch: BatchSection, ranks: Ranks) -> list[tuple[int, ...]]:
+def _my_plan(rows: Sequence[TokenRow], batch: MicroSection, ranks: Ranks) -> list[tuple[int, ...]]:
     lengths = [len(row) for row in rows]
     return plan_step(lengths, batch.capacity, ranks.world_size, packing=batch.packing)[ranks.rank]
 
@@ -97,14 +104,15 @@ def _add(totals: dict[str, float], loss: "torch.Tensor", others: "dict[str, torc
 def _summed(
     totals: dict[str, float],
     rows: Sequence[TokenRow],
-    trained: int,
+    divisors: tuple[float, int],
     norm: float,
     flag: float,
     ranks: Ranks,
 ) -> StepResult:
-    """One message for all sums of the step."""
+    """One message for all sums of the step. The loss has a divisor of its own, the others trained tokens."""
     sums = ranks.sums({**totals, "flag": flag})
-    flag = sums.pop("flag")
+    divisor, trained = divisors
+    flag, loss = sums.pop("flag"), sums.pop("loss") / divisor
     means = {name: value / trained for name, value in sums.items()}
-    loss = means.pop("loss")
-    return StepResult(loss, means, sum(len(row) for row in rows), trained, norm, flag)
+    tokens = sum(len(row) for row in rows)
+    return StepResult(loss, means, tokens, trained, norm, flag, shown=tuple(means))

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from kit.data.records import Record
 from kit.training.chat import Chat, UnusableError
-from kit.training.recipe import TrainRecipe
+from kit.training.recipe import TableRecipe
 from kit.training.rows import TokenRow, TokenTable, write_table
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Tokenized:
     cut: int = 0
 
 
-def tokenize(records: Iterable[Record], chat: Chat, recipe: TrainRecipe, unreadable: int = 0) -> Tokenized:
+def tokenize(records: Iterable[Record], chat: Chat, recipe: TableRecipe, unreadable: int = 0) -> Tokenized:
     """Rows of all records that can be trained on. Memory: 5 bytes a token.
 
     Args:
@@ -63,7 +63,7 @@ def tokenize(records: Iterable[Record], chat: Chat, recipe: TrainRecipe, unreada
     return result
 
 
-def _check_losses(result: Tokenized, recipe: TrainRecipe) -> None:
+def _check_losses(result: Tokenized, recipe: TableRecipe) -> None:
     lost, kept = result.dropped.total(), len(result.rows)
     reasons = ", ".join(f"{reason}: {count}" for reason, count in result.dropped.most_common())
     if not kept:

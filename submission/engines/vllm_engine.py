@@ -12,7 +12,7 @@ import gc
 import logging
 import multiprocessing
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,12 +32,28 @@ STREAM_INTERVAL = 32
 
 
 class VllmEngine(CheckpointEngine):
-    """The model folder served by `vllm.v1.engine.async_llm.AsyncLLM`; see `Engine` for the methods."""
+    """The model folder served by `vllm.v1.engine.async_llm.AsyncLLM`; see `Engine` for the methods.
 
-    def __init__(self, model: Path, settings: EngineSettings) -> None:
+    Args:
+        model: a checkpoint folder.
+        settings: how it is served.
+        arguments: more arguments of vLLM's engine, over those of the settings: for training, which wants
+            another worker, and log-probabilities of another kind than `Chunk` states.
+    """
+
+    def __init__(
+        self, model: Path, settings: EngineSettings, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         self._model = Path(model)
         self._settings = settings
+        self._arguments = dict(arguments or {})
         self._engine: AsyncLLM | None = None
+
+    @property
+    def llm(self) -> "AsyncLLM":
+        """vLLM's own engine, for what the protocol has no word for."""
+        assert self._engine is not None, "start() first"
+        return self._engine
 
     async def start(self) -> None:
         """Import vllm, start its engine process and load the weights, all off the event loop."""
@@ -67,7 +83,7 @@ class VllmEngine(CheckpointEngine):
         from vllm.v1.engine.async_llm import AsyncLLM
 
         arguments = engine_arguments(self._model, self._settings, self._max_context)
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments | self._arguments))
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         """Stream one sample; leaving the iterator aborts it in the engine."""

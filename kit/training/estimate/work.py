@@ -8,11 +8,12 @@ and twice that backward. Norms, activations and positions are left out: below 1 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from kit.training.estimate.memory import adapter_parameters
-from kit.training.estimate.shape import Shape
+from kit.training.estimate.shape import Shape, shape_of
 from kit.training.order import stream_length, total_steps
-from kit.training.recipe import TrainRecipe
+from kit.training.recipe import TableRecipe
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def forward_flops(shape: Shape, tokens: float, squares: float, *, head: bool = T
     return 2.0 * weights * tokens + 2.0 * shape.layers * shape.query * squares
 
 
-def training_flops(recipe: TrainRecipe, shape: Shape, tokens: float, squares: float) -> float:
+def training_flops(recipe: TableRecipe, shape: Shape, tokens: float, squares: float) -> float:
     """FLOPs of forward and backward passes, without recomputation.
 
     With LoRA the frozen weights get no gradient, which saves a third; attention's backward pass stays.
@@ -97,7 +98,7 @@ def training_flops(recipe: TrainRecipe, shape: Shape, tokens: float, squares: fl
 
 
 def work(
-    recipe: TrainRecipe,
+    recipe: TableRecipe,
     shape: Shape,
     teacher: Shape | None,
     rows: Rows,
@@ -134,3 +135,11 @@ def work(
     busy = min(gpus, batch.batch_size)
     hours = (training + again + taught) / (busy * tflops * 1e12 * mfu) / 3600
     return Work(steps, rows.tokens, tokens, training, again, taught, hours)
+
+
+def flops_per_token(folder: Path) -> float:
+    """Of a model's forward and backward pass, without attention's squares; 0 for a family not known."""
+    try:
+        return 3 * forward_flops(shape_of(str(folder)), 1.0, 0.0)
+    except ValueError:
+        return 0.0

@@ -47,7 +47,7 @@ def small_recipe(folder: Path, **sections: dict[str, Any]) -> DistillRecipe:
         sums(data)
     base: dict[str, dict[str, Any]] = {
         "model": {"path": str(student), "dtype": "float32", "gradient_checkpointing": False},
-        "batch": {"batch_size": 4, "max_length": 192, "epochs": 2.0},
+        "batch": {"batch_size": 4, "max_length": 192, "epochs": 3.0, "max_steps": 20},
         "optimizer": {"lr": 1e-3},
         "parallel": {"engine": "torch", "timeout": 60.0},
         "checkpoint": {"every": 1},

@@ -17,7 +17,7 @@ from kit.training.estimate.memory import Cluster, TeacherUse, adapter_parameters
 from kit.training.estimate.shape import Shape, shape_from_config
 from kit.training.estimate.work import forward_flops, training_flops
 from kit.training.head import head_loss
-from kit.training.recipe import Dtype, TrainRecipe
+from kit.training.recipe import Dtype, TableRecipe
 
 TOKENS, CHUNK = 1024, 128
 MODELS: dict[str, dict[str, Any]] = {
@@ -78,13 +78,13 @@ def make(family: str, dtype: Dtype = "float32", *, attention: str = AS_ON_CUDA) 
 
 def recipe_of(
     dtype: Dtype = "float32", *, checkpointing: bool = False, packing: bool = False, chunk: int = CHUNK
-) -> TrainRecipe:
+) -> TableRecipe:
     given = {
         "model": {"dtype": dtype, "gradient_checkpointing": checkpointing, "head_chunk": chunk},
         "batch": {"max_length": TOKENS, "packing": packing},
         "parallel": {"engine": "torch"},
     }
-    return TrainRecipe.parse(given, "test")
+    return TableRecipe.parse(given, "test")
 
 
 def bytes_of(tensors: Any) -> int:
@@ -321,7 +321,7 @@ def test_lora_against_peft() -> None:
 
     targets = ["q_proj", "v_proj", "down_proj"]
     given = {"model": {"dtype": "float32", "lora": {"rank": 4, "targets": targets}}}
-    recipe = TrainRecipe.parse(given, "test")
+    recipe = TableRecipe.parse(given, "test")
     lora = recipe.model.lora
     assert lora is not None
     model, shape = make("qwen3")

@@ -159,10 +159,10 @@ def evaluated_badly(recipe: dict[str, Any]) -> dict[str, Any]:
     """Train with evaluations that are not numbers."""
     from dataclasses import replace
 
-    from kit.training import loop
+    from kit.training import table_steps
 
-    evaluate = vars(loop)["evaluate"]
-    vars(loop)["evaluate"] = lambda *given: replace(evaluate(*given), loss=float("nan"))
+    evaluate = vars(table_steps)["evaluate"]
+    vars(table_steps)["evaluate"] = lambda *given: replace(evaluate(*given), loss=float("nan"))
     return train(recipe)
 
 

@@ -15,7 +15,7 @@ from kit.training.checkpoint_files import steps_in
 from tests.kit.training.made import small_recipe
 from tests.kit.training.workers import launch
 
-STEPS = 18
+STEPS = 20
 POINTS = ("before the step", "before the update is told", "before the save", "while saving", "after the save")
 ENGINES: dict[str, dict[str, Any]] = {
     "torch": {"engine": "torch"},

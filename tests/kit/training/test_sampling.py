@@ -1,5 +1,6 @@
 """Completions of the model in training: those of transformers' own generation, on any number of ranks."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from kit.training.model import load_causal, wrap
 from kit.training.ranks import Ranks, join, leave
 from kit.training.recipe import ModelSection
-from kit.training.sampling import row_of, sample_rows
+from kit.training.sampling import draw, row_of, sample_rows
 from submission.engines.base import Sampling
 from tests.kit.training.workers import launch
 from tests.tiny import make_tiny_checkpoint
@@ -37,10 +38,8 @@ def alone() -> Ranks:
 def sample(
     model: Any, prompts: list[list[int]], seeds: list[int], vocabulary: int = 259, **sampling: Any
 ) -> list[list[int]]:
-    import torch
-
-    with torch.no_grad():
-        return sample_rows(wrap(model), prompts, seeds, Sampling(**sampling), END, vocabulary, alone())
+    drawn = sample_rows(wrap(model), prompts, seeds, Sampling(**sampling), END, vocabulary, alone())
+    return [row.ids for row in drawn]
 
 
 def test_greedy_is_what_transformers_generates(folder: Path) -> None:
@@ -101,21 +100,18 @@ def test_rows_that_pad_the_vocabulary_are_never_sampled(folder: Path) -> None:
 
 
 def several(folder: str, temperature: float) -> list[list[int]]:
-    import torch
-
     ranks = join(60.0)
-    with torch.no_grad():
-        found = sample_rows(
-            wrap(causal(Path(folder))),
-            PROMPTS[:3],
-            SEEDS[:3],
-            Sampling(temperature=temperature, max_tokens=12),
-            END,
-            259,
-            ranks,
-        )
+    found = sample_rows(
+        wrap(causal(Path(folder))),
+        PROMPTS[:3],
+        SEEDS[:3],
+        Sampling(temperature=temperature, max_tokens=12),
+        END,
+        259,
+        ranks,
+    )
     leave()
-    return found
+    return [row.ids for row in found]
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -125,6 +121,67 @@ def test_ranks_share_the_prompts(folder: Path, world_size: int) -> None:
     ended = launch(several, world_size, str(folder), 1.0)
     assert ended.codes == [0] * world_size, ended.errors
     assert ended.results == [expected] * world_size
+
+
+def test_a_group_shares_its_prompt(folder: Path) -> None:
+    """Read once, copied: what each draws is what it draws alone."""
+    model = causal(folder)
+    prompts = [PROMPTS[0]] * 3 + [PROMPTS[1]] * 2
+    together = sample(model, prompts, [5, 6, 7, 8, 9], max_tokens=10)
+    apart = [sample(model, [p], [s], max_tokens=10)[0] for p, s in zip(prompts, range(5, 10), strict=True)]
+    assert together == apart
+
+
+def test_small_batches_give_the_same(folder: Path) -> None:
+    model = causal(folder)
+    given = (wrap(model), PROMPTS, SEEDS, Sampling(max_tokens=8), END, 259, alone())
+    assert sample_rows(*given) == sample_rows(*given, max_rows=2)
+
+
+@pytest.mark.parametrize(("top_p", "min_p"), [(1.0, 0.0), (0.8, 0.0), (1.0, 0.3)])
+def test_log_probabilities_are_those_of_what_was_drawn_from(folder: Path, top_p: float, min_p: float) -> None:
+    """Worked out again from whole forward passes without a cache."""
+    import torch
+
+    model = causal(folder)
+    sampling = Sampling(temperature=0.7, top_p=top_p, min_p=min_p, max_tokens=8)
+    rows = sample_rows(wrap(model), PROMPTS, SEEDS, sampling, END, 259, alone())
+    for prompt, row in zip(PROMPTS, rows, strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[*prompt, *row.ids]]), use_cache=False).logits[0, :, :259]
+        for place, (token, logprob) in enumerate(zip(row.ids, row.logprobs, strict=True)):
+            p = torch.softmax(logits[len(prompt) + place - 1] / 0.7, -1)
+            p = torch.where(p < min_p * p.max(), 0.0, p)
+            values = sorted(p.tolist(), reverse=True)
+            mass, kept = 0.0, 0
+            while mass < top_p * sum(values) and kept < len(values):
+                mass, kept = mass + values[kept], kept + 1
+            assert logprob == pytest.approx(math.log(p[token] / mass), abs=1e-9)
+            assert p[token] >= values[kept - 1] > 0
+
+
+def test_draws_follow_the_distribution() -> None:
+    """Chi-squared of 20,000 draws from four tokens, one of them impossible; 0.999 quantile at 2 degrees: 13.8."""
+    import torch
+
+    logits = torch.tensor([[0.0, float("-inf"), 1.0, 2.0]], dtype=torch.float64).expand(20_000, 4)
+    uniform = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    tokens, logprobs = draw(logits, uniform, Sampling())
+    expected = 20_000 * torch.softmax(logits[0], -1)
+    counts = torch.bincount(tokens, minlength=4)
+    assert counts[1] == 0
+    seen = expected > 0
+    assert float(((counts - expected)[seen] ** 2 / expected[seen]).sum()) < 13.8
+    assert torch.allclose(logprobs, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0])
+
+
+def test_the_edges_of_a_draw() -> None:
+    """0 and the number below 1 give the first and the last token that is possible."""
+    import torch
+
+    logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]], dtype=torch.float64).expand(2, 4)
+    uniform = torch.tensor([0.0, math.nextafter(1.0, 0.0)], dtype=torch.float64)
+    assert draw(logits, uniform, Sampling())[0].tolist() == [1, 2]
 
 
 def test_row_of_by_hand() -> None:

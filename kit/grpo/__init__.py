@@ -1,0 +1,1 @@
+"""Phase 2: GRPO. A model learns from rewards that its own completions earn."""

@@ -1,0 +1,192 @@
+"""vLLM's worker inside its engine process: takes over weights, says what it holds, ends with the trainer.
+
+vLLM is told this module's `Worker` by name, and finds it here in its own process: a subclass of the
+platform's worker. What travels to it are method names, paths and shapes; weights come in safetensors files.
+"""
+
+import multiprocessing
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from kit.grpo.checksum import Checksum, checksum, unordered
+
+if TYPE_CHECKING:
+    import torch
+
+TRAINER = "AIMO_GRPO_TRAINER"
+"""Environment variable: the process id that the engine lives and dies with."""
+
+
+class SyncedWorker:
+    """What is added to the platform's worker; methods are called on every worker, by name."""
+
+    model_runner: Any
+    vllm_config: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        end_with(int(os.environ[TRAINER]))
+        self._received: dict[str, Checksum] = {}
+        super().__init__(*args, **kwargs)
+
+    def load_model(self, **kwargs: Any) -> None:
+        """Load the checkpoint; on a CPU in a form whose weights can be replaced."""
+        _keep_weights_on_cpu()
+        super().load_model(**kwargs)  # type: ignore[misc]  # of the platform's worker
+
+    def grpo_describe(self) -> dict[str, Any]:
+        """What the trainer must know: the weights' type, and whether they can be replaced at all."""
+        config = self.vllm_config.model_config
+        return {
+            "dtype": str(config.dtype).removeprefix("torch."),
+            "quantization": config.quantization or "",
+            "mla": bool(config.use_mla),
+        }
+
+    def grpo_load(self, path: str) -> None:
+        """Copy one file's weights (transformers' names, whole) into the model."""
+        from safetensors import safe_open
+
+        whole = self.vllm_config.parallel_config.world_size == 1
+        with safe_open(path, framework="pt") as file:
+
+            def weights() -> "Iterator[tuple[str, torch.Tensor]]":
+                for name in file.keys():  # noqa: SIM118 - not a mapping
+                    tensor = file.get_tensor(name)
+                    if not whole:
+                        self._received[name] = checksum(tensor)
+                    yield name, tensor
+
+            self.model_runner.get_model().load_weights(weights())
+
+    def grpo_checksums(self, shapes: dict[str, list[int]]) -> dict[str, Any]:
+        """Checksums of what the model computes with now: of live parameters, not of what was received.
+
+        Args:
+            shapes: of all weights that were sent, by transformers' names.
+
+        Returns:
+            `parts`: checksum by transformers' name. `lost`: live parameters that no sent weight fills. Where
+            a weight cannot be found among them (a model that vLLM builds differently), `sum` alone:
+            `unordered` of all live ones. With several workers a live parameter is a slice, and `parts` are
+            those of the weights that this worker received.
+        """
+        received, self._received = self._received, {}
+        if self.vllm_config.parallel_config.world_size > 1:
+            return {"parts": {name: str(part) for name, part in received.items()}, "lost": []}
+        model = self.model_runner.get_model()
+        try:
+            parts = live_parts(model, shapes)
+        except KeyError:
+            return {"sum": unordered({name: checksum(value) for name, value in model.named_parameters()})}
+        filled = {name: str(checksum(tensor)) for name, tensor in parts.items()}
+        return {"parts": filled, "lost": unfilled(model, parts)}
+
+
+def live_parts(model: Any, shapes: Mapping[str, Sequence[int]]) -> "dict[str, torch.Tensor]":
+    """Views of a vLLM model's parameters under transformers' names: fused rows are cut, padding is left off.
+
+    Raises:
+        KeyError: a weight has no counterpart.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    fused = {
+        part: (whole, parts[: parts.index(part)])
+        for whole, parts in getattr(model, "packed_modules_mapping", {}).items()
+        for part in parts
+    }
+    found = {}
+    for name, shape in shapes.items():
+        source, first = name, 0
+        if name not in parameters:
+            module, _, kind = name.rpartition(".")
+            parent, _, part = module.rpartition(".")
+            whole, before = fused[part]
+            source = f"{parent}.{whole}.{kind}"
+            first = sum(shapes[f"{parent}.{other}.{kind}"][0] for other in before)
+        found[name] = parameters[source][first : first + shape[0]] if shape else parameters[source]
+    return found
+
+
+def unfilled(model: Any, parts: "Mapping[str, torch.Tensor]") -> list[str]:
+    """Names of parameters that `parts` cover in part or not at all; padding of the vocabulary aside."""
+    # Tied weights are one parameter, and a view shares its storage.
+    covered: dict[int, dict[int, int]] = {}
+    for tensor in parts.values():
+        covered.setdefault(tensor.untyped_storage().data_ptr(), {})[tensor.data_ptr()] = tensor.numel()
+    lost = []
+    for name, value in model.named_parameters():
+        rows = getattr(model.get_submodule(name.rpartition(".")[0]), "org_vocab_size", None)
+        needed = value.numel() if rows is None else rows * value[0].numel()
+        if sum(covered.get(value.untyped_storage().data_ptr(), {}).values()) < needed:
+            lost.append(name)
+    return lost
+
+
+def end_with(trainer: int) -> None:
+    """Kill this process, and the engine process above it, when the trainer ends; at once where it has ended.
+
+    An engine whose trainer dies before there is a worker holds no device memory yet: vLLM itself ends it
+    after five minutes without an answer.
+    """
+    parent = multiprocessing.parent_process()
+    above = [parent.pid] if parent is not None and parent.pid not in (None, trainer) else []
+
+    def end() -> None:
+        for pid in [*above, os.getpid()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def wait() -> None:
+        select.select([watched], [], [])
+        end()
+
+    try:
+        # Unlike a parent-death signal, this does not fire when a mere thread of the trainer ends.
+        watched = os.pidfd_open(trainer)
+    except ProcessLookupError:
+        end()
+    threading.Thread(target=wait, name="end-with-trainer", daemon=True).start()
+
+
+def _keep_weights_on_cpu() -> None:
+    """Have vLLM multiply by the live parameters.
+
+    On a CPU it packs every matrix into a kernel's own form and drops the parameter (or keeps it unused, where
+    it is tied to the embedding), so what is loaded later would never be computed with.
+    """
+    from vllm.model_executor.layers import utils
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    import torch
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:  # noqa: ARG001 - vLLM's signature
+        layer.cpu_linear = torch.nn.functional.linear
+
+    assert hasattr(utils, "dispatch_cpu_unquantized_gemm"), "vllm packs its weights elsewhere now"
+    utils.dispatch_cpu_unquantized_gemm = dispatch
+
+
+@cache
+def worker_class(extra: type) -> type:
+    """The platform's worker with `extra` before it; the same class each time."""
+    from vllm.platforms import current_platform
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    cpu = current_platform.is_cpu()
+    name = "vllm.v1.worker.cpu_worker.CPUWorker" if cpu else "vllm.v1.worker.gpu_worker.Worker"
+    return type("Worker", (extra, resolve_obj_by_qualname(name)), {})
+
+
+def __getattr__(name: str) -> Any:
+    # vLLM's classes may not be imported before somebody asks for a worker.
+    if name == "Worker":
+        return worker_class(SyncedWorker)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,122 @@
+"""Processes and their descendants on Linux: adopt them, tie them to a parent, find them, end them."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+MARK = "KIT_REWARD_WORKER"
+"""Environment variable that names a worker in all of its descendants."""
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_END_SECONDS = 5.0
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all descendants whose own parent ends, after setsid too (PR_SET_CHILD_SUBREAPER).
+
+    Raises:
+        OSError: the kernel cannot.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent` ends (PR_SET_PDEATHSIG).
+
+    Only for a child that the parent's main thread forked: the signal comes when that *thread* ends.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of its children, zombies included. Reads all of /proc: some ms for a hundred processes."""
+    found = []
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                try:
+                    fields = Path(entry.path, "stat").read_bytes()
+                except OSError:  # gone meanwhile
+                    continue
+                # The name in brackets may hold anything, brackets and spaces too.
+                if int(fields[fields.rindex(b")") + 2 :].split()[1]) == parent:
+                    found.append(int(entry.name))
+    return found
+
+
+def kill_children(parent: int) -> None:
+    """Kill the children of another process; its business to reap them."""
+    for pid in children(parent):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def end_own_children(spare: Collection[int] = ()) -> bool:
+    """Kill and reap the children of this process, and those that it adopts on the way, until none is left.
+
+    Args:
+        spare: children to leave alone.
+
+    Returns:
+        Whether none is left; False after some seconds of new ones coming up.
+    """
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        found = [pid for pid in children(os.getpid()) if pid not in spare]
+        if not found:
+            return True
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in found:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+    return False
+
+
+def sweep(token: str) -> bool:
+    """Kill every process that still has `MARK=token` in the environment it was started with.
+
+    The last resort, after a supervisor that could not clean up: it also finds what was orphaned and moved to
+    another session, unless that started a program with another environment.
+
+    Returns:
+        Whether none is left.
+    """
+    mark = f"{MARK}={token}".encode()
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        found = [pid for pid in _processes() if mark in _environment(pid)]
+        if not found:
+            return True
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    return False
+
+
+def _processes() -> list[int]:
+    own = os.getpid()
+    with os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdigit() and int(entry.name) != own]
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # gone, another user's, or a zombie
+        return b""
