@@ -26,7 +26,7 @@ def print_plan(recipe: DistillRecipe) -> None:
         teacher = shape_of(recipe.teacher.path)
     made = estimate(recipe, shape_of(recipe.model.path), teacher, _rows(recipe))
     Console(soft_wrap=False).print(render(made))
-    require_fit(made)
+    require_fit(made.memory, made.gpu_bytes, made.ways_out)
 
 
 def _rows(recipe: DistillRecipe) -> Rows:

@@ -117,6 +117,13 @@ class CurriculumSection(Recipe):
     """Chance that a prompt whose last group was all right or all wrong is taken when its turn comes again."""
 
 
+class GrpoAssumptionSection(AssumptionSection):
+    """What `--dry-run` of GRPO cannot know besides."""
+
+    sampling_tokens_per_second: float = Field(default=0.0, ge=0)
+    """Of all engines together; 0 leaves the time of sampling out."""
+
+
 class GrpoRecipe(TrainRecipe):
     """Everything that a GRPO run depends on."""
 
@@ -131,7 +138,7 @@ class GrpoRecipe(TrainRecipe):
     prm: str = ""
     """Process reward model of `rewards.prm`: a folder, or a hub name."""
     curriculum: CurriculumSection = CurriculumSection()
-    assume: AssumptionSection = AssumptionSection()
+    assume: GrpoAssumptionSection = GrpoAssumptionSection()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -139,6 +146,16 @@ class GrpoRecipe(TrainRecipe):
             raise ValueError("policy.reference_every needs policy.kl_coef above 0: there is no reference")
         if self.rollout.overlap and self.rollout.sampler != "vllm":
             raise ValueError('rollout.overlap needs rollout.sampler = "vllm": the trainer is busy itself')
+        if self.model.lora is not None and self.model.lora.dropout:
+            raise ValueError(
+                f"model.lora.dropout={self.model.lora.dropout} must be 0: the policy that is trained must be "
+                "the one that is sampled"
+            )
+        if self.policy.mismatch == "sequence" and (self.rollout.top_p < 1 or self.rollout.min_p > 0):
+            raise ValueError(
+                'policy.mismatch = "sequence" needs rollout.top_p = 1 and min_p = 0: each token drawn from '
+                'fewer makes the weight of its sequence smaller, down to 0; use "token"'
+            )
         if bool(self.rewards.prm) != bool(self.prm):
             raise ValueError("rewards.prm and prm go together: a weight, and the model that scores")
         if self.rollout.max_completion_tokens >= self.batch.max_length:

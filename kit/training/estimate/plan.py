@@ -1,15 +1,21 @@
 """The whole estimate of a distillation run, and the refusal of one that does not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import ValidationError
 
 from kit.distill.recipe import DistillRecipe
 from kit.training.estimate.memory import Cluster, Memory, TeacherUse, memory, trainable_parameters, zero_stage
 from kit.training.estimate.shape import Shape
 from kit.training.estimate.work import Rows, Work, work
+from kit.training.recipe import AssumptionSection, TrainRecipe
+
+R = TypeVar("R", bound=TrainRecipe)
+
+Change = tuple[str, str, dict[str, Any]]
+"""Kind of a change to a recipe, its words, and the fields by section."""
 
 RESERVE = 0.08
 """Share of a GPU's memory left for the CUDA context, communication buffers and fragmentation."""
@@ -48,14 +54,14 @@ class Estimate:
     ways_out: tuple[str, ...]
 
     @property
-    def limit(self) -> int:
-        """Bytes of a GPU that may be planned with."""
-        return int(self.gpu_bytes * (1 - RESERVE))
-
-    @property
     def fits(self) -> bool:
-        """Whether the worst moment stays within the limit."""
-        return self.memory.gpu_peak <= self.limit
+        """Whether the worst moment stays within what may be planned with."""
+        return self.memory.gpu_peak <= limit_of(self.gpu_bytes)
+
+
+def limit_of(gpu_bytes: int) -> int:
+    """Bytes of a GPU that may be planned with."""
+    return int(gpu_bytes * (1 - RESERVE))
 
 
 def estimate(
@@ -90,8 +96,14 @@ def estimate(
         mfu=recipe.assume.mfu,
     )
     gpu_bytes = int(recipe.assume.gpu_memory_gb * 1e9)
-    limit = int(gpu_bytes * (1 - RESERVE))
-    ways = () if held.gpu_peak <= limit else tuple(_ways_out(recipe, shape, cluster, use, limit))
+    ways: tuple[str, ...] = ()
+    if held.gpu_peak > limit_of(gpu_bytes):
+
+        def memory_of(changed: DistillRecipe, places: Cluster) -> Memory:
+            return _memory(changed, shape, places, _teacher_use(changed, use.shape if use else None))
+
+        changes = [*common_changes(recipe), *_own_changes(recipe)]
+        ways = tuple(ways_out(recipe, changes, memory_of, cluster, limit_of(gpu_bytes)))
     return Estimate(
         student=(recipe.model.path, shape.parameters),
         teacher=(recipe.teacher.path, use.shape.parameters) if use else None,
@@ -105,16 +117,16 @@ def estimate(
     )
 
 
-def require_fit(made: Estimate) -> None:
-    """Raise ValueError if the run does not fit: by how much, what dominates, and what would help."""
-    if made.fits:
+def require_fit(held: Memory, gpu_bytes: int, ways_out: Iterable[str]) -> None:
+    """Raise ValueError if a run does not fit: by how much, what dominates, and what would help."""
+    peak, limit = held.gpu_peak, limit_of(gpu_bytes)
+    if peak <= limit:
         return
-    items = ", ".join(f"{item.name} {gigabytes(item.bytes)}" for item in made.memory.worst[:DOMINANT])
-    peak, limit = made.memory.gpu_peak, made.limit
-    ways = "; ".join(made.ways_out) or "no single change would do; combine several or take larger GPUs"
+    items = ", ".join(f"{item.name} {gigabytes(item.bytes)}" for item in held.worst[:DOMINANT])
+    ways = "; ".join(ways_out) or "no single change would do; combine several or take larger GPUs"
     raise ValueError(
         f"an estimated {gigabytes(peak)} a GPU is needed, {gigabytes(peak - limit)} more than the "
-        f"{gigabytes(limit)} of {gigabytes(made.gpu_bytes)} that are left after a reserve of {RESERVE:.0%}. "
+        f"{gigabytes(limit)} of {gigabytes(gpu_bytes)} that are left after a reserve of {RESERVE:.0%}. "
         f"Largest: {items}. What would fit: {ways}"
     )
 
@@ -140,29 +152,35 @@ def _memory(recipe: DistillRecipe, shape: Shape, cluster: Cluster, teacher: Teac
     return memory(recipe, shape, cluster, teacher, cross_entropy=recipe.loss.alpha < 1)
 
 
-def _ways_out(
-    recipe: DistillRecipe, shape: Shape, cluster: Cluster, teacher: TeacherUse | None, limit: int
+def ways_out(
+    recipe: R,
+    changes: Iterable[Change],
+    memory_of: Callable[[R, Cluster], Memory],
+    cluster: Cluster,
+    limit: int,
 ) -> Iterator[str]:
-    """Single changes that make it fit, each tried."""
+    """Single changes that make it fit, each tried, with the memory that it then needs."""
     settled = None
-    for name, words, changes in _changes(recipe):
-        changed = _changed(recipe, changes)
-        held = _memory(changed, shape, cluster, _teacher_use(changed, teacher.shape if teacher else None))
+    for name, words, fields in changes:
+        changed = _changed(recipe, fields)
+        if changed is None:
+            continue
+        held = memory_of(changed, cluster)
         if held.gpu_peak <= limit and name != settled:
             settled = name  # of several sizes of one change the first is enough
             yield f"{words} ({gigabytes(held.gpu_peak)})"
     if zero_stage(recipe):
         more = cluster.gpus * 2
         while more <= MOST_GPUS:
-            held = _memory(recipe, shape, Cluster(more, cluster.gpus_per_node), teacher)
+            held = memory_of(recipe, Cluster(more, cluster.gpus_per_node))
             if held.gpu_peak <= limit:
                 yield f"{more} GPUs ({gigabytes(held.gpu_peak)})"
                 return
             more *= 2
 
 
-def _changes(recipe: DistillRecipe) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Kind of change, its words, and the fields."""
+def common_changes(recipe: TrainRecipe) -> Iterator[Change]:
+    """What any phase may try."""
     model, parallel, batch = recipe.model, recipe.parallel, recipe.batch
     zero3 = {"engine": "deepspeed", "zero_stage": 3}
     if zero_stage(recipe) < 3:
@@ -180,29 +198,37 @@ def _changes(recipe: DistillRecipe) -> Iterator[tuple[str, str, dict[str, Any]]]
         words = f"micro-batches of {shorter:,} tokens (batch.max_length, batch.micro_batch_tokens)"
         yield "shorter", words, {"batch": sizes}
         shorter //= 2
-    if recipe.loss.alpha > 0 and recipe.teacher.source == "online" and not recipe.loss.on_policy:
-        yield "cached", "teacher.source = cached", {"teacher": {"source": "cached"}}
     if model.lora is None:
         yield "lora", "LoRA (a section model.lora)", {"model": {"lora": {}}}
 
 
-def _changed(recipe: DistillRecipe, changes: dict[str, Any]) -> DistillRecipe:
-    """The recipe with some fields of its sections replaced, checked anew."""
+def _own_changes(recipe: DistillRecipe) -> Iterator[Change]:
+    if recipe.loss.alpha > 0 and recipe.teacher.source == "online" and not recipe.loss.on_policy:
+        yield "cached", "teacher.source = cached", {"teacher": {"source": "cached"}}
+
+
+def _changed(recipe: R, fields: dict[str, Any]) -> R | None:
+    """The recipe with some fields of its sections replaced, checked anew; None if they do not go together."""
     data = recipe.model_dump()
-    for section, values in changes.items():
+    for section, values in fields.items():
         data[section] = {**data[section], **values}
-    changed: BaseModel = type(recipe).model_validate(data)
-    assert isinstance(changed, DistillRecipe)
-    return changed
+    try:
+        return type(recipe).model_validate(data)
+    except ValidationError:
+        return None
 
 
 def _assumptions(recipe: DistillRecipe, rows: Rows, gpus_per_node: int) -> Iterator[str]:
-    assume = recipe.assume
-    yield f"{assume.gpus} GPUs of {assume.gpu_memory_gb:g} GB, {gpus_per_node} a node"
-    yield f"{assume.gpu_tflops:g} TFLOP/s a GPU at best, of which {assume.mfu:.0%} are reached"
     yield "hours are those of training alone: no loading, evaluation, checkpoints or sampling"
     if rows.assumed:
         yield f"{rows.rows:,} rows of {rows.tokens / rows.rows:,.0f} tokens each (not read from data)"
+    yield from common_assumptions(recipe, recipe.assume, gpus_per_node)
+
+
+def common_assumptions(recipe: TrainRecipe, assume: AssumptionSection, gpus_per_node: int) -> Iterator[str]:
+    """What every phase's estimate takes for granted."""
+    yield f"{assume.gpus} GPUs of {assume.gpu_memory_gb:g} GB, {gpus_per_node} a node"
+    yield f"{assume.gpu_tflops:g} TFLOP/s a GPU at best, of which {assume.mfu:.0%} are reached"
     yield f"every micro-batch full: {recipe.batch.capacity:,} tokens, all of them trained, prompts too"
     yield f"{RESERVE:.0%} of GPU memory kept for CUDA, communication and fragmentation"
     if recipe.model.attention == "auto":

@@ -13,7 +13,7 @@ from pathlib import Path
 from kit.training.estimate.memory import adapter_parameters
 from kit.training.estimate.shape import Shape, shape_of
 from kit.training.order import stream_length, total_steps
-from kit.training.recipe import TableRecipe
+from kit.training.recipe import TableRecipe, TrainRecipe
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def forward_flops(shape: Shape, tokens: float, squares: float, *, head: bool = T
     return 2.0 * weights * tokens + 2.0 * shape.layers * shape.query * squares
 
 
-def training_flops(recipe: TableRecipe, shape: Shape, tokens: float, squares: float) -> float:
+def training_flops(recipe: TrainRecipe, shape: Shape, tokens: float, squares: float) -> float:
     """FLOPs of forward and backward passes, without recomputation.
 
     With LoRA the frozen weights get no gradient, which saves a third; attention's backward pass stays.

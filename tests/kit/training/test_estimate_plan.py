@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kit.distill.recipe import DistillRecipe
 from kit.training.estimate.memory import BUCKET, Cluster, Memory, TeacherUse, memory
-from kit.training.estimate.plan import RESERVE, Estimate, estimate, require_fit
+from kit.training.estimate.plan import RESERVE, Estimate, estimate, limit_of, require_fit
 from kit.training.estimate.render import render
 from kit.training.estimate.shape import Shape, shape_of
 from kit.training.estimate.work import Rows, forward_flops, work
@@ -188,10 +188,10 @@ def test_equal_rows_have_the_least_attention() -> None:
 
 def test_the_default_recipe_fits_and_says_what_it_assumes() -> None:
     result = made()
-    require_fit(result)
+    require_fit(result.memory, result.gpu_bytes, result.ways_out)
     assert result.fits
     assert result.ways_out == ()
-    assert result.memory.gpu_peak < result.limit == int(80e9 * (1 - RESERVE))
+    assert result.memory.gpu_peak < limit_of(result.gpu_bytes) == int(80e9 * (1 - RESERVE))
     assert any("16 GPUs of 80 GB" in sentence for sentence in result.assumed)
     assert any("not read from data" in sentence for sentence in result.assumed)
     assert not any("not read" in sentence for sentence in made(rows=Rows(10, 100, 1000)).assumed)
@@ -200,9 +200,9 @@ def test_the_default_recipe_fits_and_says_what_it_assumes() -> None:
 def test_refusal_names_excess_culprits_and_ways_out_that_work() -> None:
     result = made("assume.gpus=8", "batch.max_length=32768")
     with pytest.raises(ValueError) as caught:
-        require_fit(result)
+        require_fit(result.memory, result.gpu_bytes, result.ways_out)
     text = str(caught.value)
-    excess = (result.memory.gpu_peak - result.limit) / 1e9
+    excess = (result.memory.gpu_peak - limit_of(result.gpu_bytes)) / 1e9
     assert f"{excess:,.1f} GB more than the 73.6 GB of 80.0 GB" in text
     assert "Adam's moments 32.8 GB" in text
     ways = {
@@ -240,7 +240,7 @@ def test_nothing_that_helps_is_said_so() -> None:
     result = made("assume.gpu_memory_gb=1", "assume.gpus=1")
     assert result.ways_out == ()
     with pytest.raises(ValueError, match="no single change would do"):
-        require_fit(result)
+        require_fit(result.memory, result.gpu_bytes, result.ways_out)
 
 
 def test_idle_gpus_are_warned_of() -> None:
