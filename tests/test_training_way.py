@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SETS = "path/to/sets"
 SHORTER = {
     "train distill": ["batch.max_steps=3", "evaluation.every=2", "evaluation.rows=20"],
+    "train grpo": ["batch.num_episodes=2", "batch.batch_size=2", "evaluation.every=2", "evaluation.rows=20"],
     "kit.traces": ["--max-tokens", "16", "--engine", "transformers"],
 }
 
@@ -61,7 +62,7 @@ def test_the_commands_run(tmp_path: Path) -> None:
     lines = list(dict.fromkeys(commands("README.md") + commands("docs/training.md")))
     assert len(lines) >= 6
     said = {line: run(line, tmp_path) for line in lines}
-    for name in ("distill_cpu", "two_ranks"):
+    for name in ("distill_cpu", "two_ranks", "grpo_cpu"):
         assert (tmp_path / "runs" / name / "model" / "model.safetensors").is_file()
     assert (tmp_path / "runs" / "traces" / "traces.jsonl").is_file()
     (plan,) = [text for line, text in said.items() if "distill_qwen32b" in line]

@@ -111,7 +111,7 @@ def told_of(rollouts: Rollouts, members: Sequence[Member]) -> dict[str, float | 
         "groups": len(rollouts.groups),
         "groups_without_signal": len(zero_variance(rewards, numbers)),
         "group_std": _mean(_spreads(rollouts)),
-        "groups_replaced": len(rollouts.spent),
+        "groups_replaced": rollouts.replaced,
         "refill_rounds": rollouts.rounds,
         "samples_lost": len(scored) - len(there),
         "rows_moving": sum(member.moves for member in members),

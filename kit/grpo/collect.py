@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from kit.data.tasks import Task
@@ -65,6 +65,7 @@ class Collector:
         picks = stream(len(self.tasks), position, batch.seed, self.recipe.curriculum.revisit, pass_rate)
         kept: list[Group] = []
         idle: list[Group] = []
+        rates: dict[int, float] = {}
         spent = Spent()
         while True:
             wanted = list(islice(picks, batch.batch_size - len(kept)))
@@ -75,14 +76,16 @@ class Collector:
             dull = zero_variance(rewards, numbers)
             for index, group in enumerate(groups):
                 (idle if index in dull else kept).append(group)
+                if group.pass_rate is not None:
+                    rates[group.pick.prompt] = group.pass_rate
             if len(kept) >= batch.batch_size or rounds >= self.recipe.rollout.refill_rounds:
                 break
             rounds += 1
         fill = batch.batch_size - len(kept)
         self._check([*kept, *idle])
-        set_aside = {group.pick.prompt: group.right / len(group.completions) for group in idle[fill:]}
         reasons = Counter(reason for group in [*kept, *idle] for reason in _reasons(group))
-        return Rollouts([*kept, *idle[:fill]], position, set_aside, rounds, dict(reasons)), spent
+        replaced = len(idle) - fill
+        return Rollouts([*kept, *idle[:fill]], position, rates, rounds, replaced, dict(reasons)), spent
 
     def evaluate(self, tasks: Sequence[Task], temperature: float) -> list[bool]:
         """Whether one completion of each of other tasks is right."""
@@ -166,17 +169,7 @@ def _reasons(group: Group) -> list[str]:
 
 
 def _opened(completion: Completion, opening: str) -> Completion:
-    if not opening:
-        return completion
-    return Completion(
-        completion.ids,
-        completion.logprobs,
-        completion.mask,
-        opening + completion.text,
-        completion.finish,
-        completion.tool_calls,
-        completion.tool_errors,
-    )
+    return replace(completion, text=opening + completion.text)
 
 
 def _loads(text: str) -> list[Scored]:

@@ -71,6 +71,10 @@ class _PolicyLoss:
         self._sampled = _joined([row.sampled for row in rows], device)
         self._reference = _joined([row.reference for row in rows], device)
         self._sequence: torch.Tensor | None = None
+        self._whole: torch.Tensor | None = None
+        if section.mismatch == "sequence" and self._old is not None:
+            # A sequence's weight is made of all of its tokens.
+            self._whole = self._importance(self._old, slice(None))
         if section.kind == "gspo" and self._old is not None:
             self._now = torch.zeros(len(self._targets), dtype=torch.float64, device=device)
             self.look = self._look
@@ -91,12 +95,11 @@ class _PolicyLoss:
         dtype = logprobs.dtype
         old = logprobs.detach() if self._old is None else self._old[part].to(dtype)
         terms = self._terms(logprobs, old, part)
-        advantages = self._advantages[part]
         told = {
             "entropy": entropies,
             "ratio": terms.ratio,
-            "clip_low_fraction": (terms.clipped & (advantages < 0)).to(dtype),
-            "clip_high_fraction": (terms.clipped & (advantages > 0)).to(dtype),
+            "clip_low_fraction": (terms.clipped & (terms.ratio < 1)).to(dtype),
+            "clip_high_fraction": (terms.clipped & (terms.ratio > 1)).to(dtype),
         }
         loss = terms.loss
         if section.mismatch != "none":
@@ -125,24 +128,27 @@ class _PolicyLoss:
             surrogate(logprobs, old, advantages, clip_low=section.clip_low, clip_high=section.clip_high),
         )
 
+    def _importance(self, old: "torch.Tensor", part: slice) -> "torch.Tensor":
+        section = self._section
+        assert section.mismatch != "none" and self._sampled is not None
+        return importance_weights(
+            old,
+            self._sampled[part].to(old.dtype),
+            self._segments[part],
+            self._count,
+            level=section.mismatch,
+            cap=section.mismatch_cap,
+        ).weights
+
     def _mismatch(self, old: "torch.Tensor", part: slice) -> Told:
         """Weights [n], and what is told of them, by token."""
         section = self._section
         assert section.mismatch != "none" and self._sampled is not None
-        # A sequence's weight is made of all of its tokens; a token's of itself.
-        whole = section.mismatch == "sequence"
-        if whole:
-            assert self._old is not None, "rows are scored first where whole sequences count"
-        chosen = slice(0, len(self._targets)) if whole else part
-        found = importance_weights(
-            self._old if whole and self._old is not None else old,
-            self._sampled[chosen].to(old.dtype if not whole else self._sampled.dtype),
-            self._segments[chosen],
-            self._count,
-            level=section.mismatch,
-            cap=section.mismatch_cap,
-        )
-        weights = found.weights[part] if whole else found.weights
+        if section.mismatch == "sequence":
+            assert self._whole is not None, "rows are scored first where whole sequences count"
+            weights = self._whole[part]
+        else:
+            weights = self._importance(old, part)
         difference = (self._sampled[part] - old.double()).nan_to_num(0.0)
         return weights, {
             "mismatch_kl": difference,

@@ -47,11 +47,15 @@ from kit.training.signals import StopRequest
 from kit.training.start import Started, check_start, freeze, partitioned, start, uses_deepspeed
 from kit.training.tables import data_digest, tokenizer_digest
 from kit.training.trackers import check_trackers
+from submission.engines.base import EngineError
 
 MODEL = "model"
 """Folder under `out` that the trained model is exported to."""
-FREE = ("out", "logging", "checkpoint", "parallel", "faults", "assume", "evaluation")
-"""Sections that do not change what is learnt: a run may be resumed with others."""
+FREE: dict[str, bool | set[str]] = {
+    **dict.fromkeys(("out", "logging", "checkpoint", "parallel", "faults", "assume", "evaluation"), True),
+    "rollout": {"max_failed_share", "sync_timeout", "sleep"},
+}
+"""Settings that do not change what is learnt: a run may be resumed with others."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,16 @@ def check(recipe: GrpoRecipe) -> Checked:
             f"{recipe.model.path}: lower it, or take a model with a longer context"
         )
     chat = open_chat(tokenizer, recipe.model.path)
-    return Checked(folder, chat, load_problems(recipe, folder))
+    try:
+        return Checked(folder, chat, load_problems(recipe, folder))
+    except EngineError as error:
+        raise ValueError(str(error)) from error
 
 
 def identity(recipe: GrpoRecipe, checked: Checked) -> dict[str, JsonValue]:
     """What a checkpoint must have in common with a run that goes on from it."""
     return {
-        **flat(recipe.model_dump(mode="json", exclude=set(FREE))),
+        **flat(recipe.model_dump(mode="json", exclude=FREE)),
         "phase": "grpo",
         "data.content": data_digest(recipe.data.path),
         "tokenizer": tokenizer_digest(checked.chat.tokenizer),
@@ -141,7 +148,6 @@ def _judge(recipe: GrpoRecipe, stack: contextlib.ExitStack) -> Judge:
 
 
 def _step_scorer(folder: str) -> StepScorer:
-    from submission.engines.base import EngineError
     from submission.scoring import PrmScorer, check_prm
 
     path = find_model(folder, "prm")
@@ -196,7 +202,6 @@ def _sampler(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Rank
         rows = rollout.engine.max_num_seqs
         return LocalSampler(started.engine.module, checked.chat, ranks, max_rows=rows)
     from kit.grpo.samplers.vllm import VllmSampler
-    from submission.engines.base import EngineError
 
     try:
         return VllmSampler(
@@ -209,17 +214,19 @@ def _sampler(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Rank
 def _reference(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Ranks) -> Reference:
     section = recipe.model.model_copy(update={"lora": None})
 
-    def load(folder: Path) -> Any:
+    def placed(folder: Path) -> Any:
         with _placed(recipe):
             model = load_causal(folder, section)
             return freeze(model, section, recipe, ranks, partition=_partition(recipe))
 
+    def load(folder: Path) -> Any:
+        return ranks.together(lambda: placed(folder))
+
     def keep(folder: Path) -> None:
         export(started.engine, started.model, started.adapted, checked.chat, folder, ranks)
 
-    first = None if started.adapted is not None else ranks.together(lambda: load(checked.folder))
     return Reference(
-        start=first,
+        start=None if started.adapted is not None else load(checked.folder),
         trained=started.engine.module,
         adapted=started.adapted,
         every=recipe.policy.reference_every,

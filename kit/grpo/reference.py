@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,18 @@ class Reference:
         folder: of these exports.
     """
 
-    start: Any
+    start: InitVar[Any]
     trained: Any
     adapted: Any
     every: int
     keep: Callable[[Path], None]
     load: Callable[[Path], Any]
     folder: Path
-    _held: tuple[int, Any] = field(default=(0, None))
+    _held: tuple[int, Any] = field(init=False)
+    """The step that a frozen model is of, and the model: one at a time in memory."""
+
+    def __post_init__(self, start: Any) -> None:
+        self._held = (0, start)
 
     @contextlib.contextmanager
     def module(self, step: int) -> Iterator[Any]:
@@ -36,19 +40,24 @@ class Reference:
 
         The policy is exported where it becomes the reference, so that a run that is resumed has it again. An
         export of this step is made anew: nobody trained on it yet.
+
+        Raises:
+            ValueError: the export that a resumed run goes on with is gone.
         """
         since = step - step % self.every if self.every else 0
-        if since == 0:
-            if self.start is not None:
-                yield self.start
-                return
+        if since == 0 and self.adapted is not None:
             with self.adapted.disable_adapter():
                 yield self.trained
             return
-        path = self.folder / f"step-{since:08d}"
         if self._held[0] != since:
-            self._held = (0, None)  # one at a time in memory
+            path = self.folder / f"step-{since:08d}"
+            self._held = (0, None)
             if since == step:
                 self.keep(path)
+            elif not path.is_dir():
+                raise ValueError(
+                    f"{path} is missing, the reference of step {step + 1}: put it back, or start in another "
+                    "folder (out=...)"
+                )
             self._held = (since, self.load(path))
         yield self._held[1]

@@ -9,9 +9,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kit.data.tasks import Task
 from kit.grpo.batch import Member, advantages_of, cut, members_of, told_of
@@ -104,10 +104,10 @@ class GrpoSteps:
         timings["other_seconds"] = time.monotonic() - began - sum(timings.values())
         samples = self.recipe.batch.batch_size * self.recipe.batch.group_size
         timings["completions_per_second"] = samples / (time.monotonic() - began)
-        return StepResult(**{**vars(result), "timings": timings})
+        return replace(result, timings=timings)
 
     def evaluate(self) -> dict[str, float]:
-        """Share of held-out problems that one completion each solves: at the training's temperature, greedy."""
+        """Share of held-out problems that one completion each solves: at the run's temperature, greedy."""
         timings = {"sync_seconds": 0.0}
         self._sync(timings)
         temperature = self.recipe.rollout.temperature
@@ -145,7 +145,7 @@ class GrpoSteps:
 
     def _note(self, step: int, rollouts: Rollouts) -> None:
         if self._known == step:
-            self._rates |= rollouts.pass_rates()
+            self._rates |= rollouts.rates
             self._position = rollouts.next_position
             self._known = step + 1
 
@@ -163,10 +163,12 @@ class GrpoSteps:
 
         def work() -> None:
             weights = self.weights()
-            if self.collector is not None:
-                self.collector.sampler.sync(weights)
-            for _ in weights:  # gathers are collective: whoever does not send looks on
-                pass
+            try:
+                if self.collector is not None:
+                    self.collector.sampler.sync(weights)
+            finally:
+                for _ in weights:  # gathers are collective: whoever does not send, or no more, looks on
+                    pass
 
         self._guarded(work)
         self._given = self.engine.updates
@@ -185,7 +187,13 @@ class GrpoSteps:
             records = [self.tasks[group.pick.prompt].record for group in rollouts.groups]
             problems = [(record.problem, record.answer) for record in records]
             path = table_path(self.folder, step)
-            write_table(path, rollouts, self.run, problems, advantages_of(rollouts, self.recipe))
+            try:
+                write_table(path, rollouts, self.run, problems, advantages_of(rollouts, self.recipe))
+            except OSError as error:
+                raise ValueError(
+                    f"the completions of step {step + 1} were not written to {path}: {error}. The "
+                    "checkpoints stand: make room, and start again"
+                ) from error
         return spent
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
@@ -205,7 +213,7 @@ class GrpoSteps:
         batch = self.recipe.batch
         members = members_of(rollouts, self.tasks, self.recipe)
         began = time.monotonic()
-        members, passes = self._scored(members, step)
+        passes = self._scored(members, step)
         timings["score_seconds"] += time.monotonic() - began
         results: list[StepResult] = []
         began = time.monotonic()
@@ -223,32 +231,39 @@ class GrpoSteps:
             return StepResult(0.0, {}, flag=flag, told=told, shown=_SHOWN)
         return _combined(results, told)
 
-    def _scored(self, members: list[Member], step: int) -> tuple[list[Member], list[list[list[PolicyRow]]]]:
+    def _scored(self, members: Sequence[Member], step: int) -> list[list[list[PolicyRow]]]:
         """The rows of every pass and optimizer step, with the log-probabilities that their loss needs."""
         recipe = self.recipe
-        common = {
-            "temperature": recipe.rollout.temperature,
-            "vocabulary": self.vocabulary,
-            "batch": recipe.batch,
-            "ranks": self.ranks,
-        }
-        by_source: dict[int, PolicyRow] = {}
-        first = cut(members, recipe, step, 0)
-        for rows in first:
-            scored: list[PolicyRow] = rows
-            if rows and recipe.rescored:
-                scored = with_scores(scored, self.engine.module, "old", **common)  # type: ignore[arg-type]
-            if rows and self.reference is not None:
-                with self.reference.module(step) as module:
-                    scored = with_scores(scored, module, "reference", **common)  # type: ignore[arg-type]
-            by_source |= {row.source: row for row in scored}
-        passes = [first, *(cut(members, recipe, step, epoch) for epoch in range(1, recipe.batch.epochs))]
+        passes = [cut(members, recipe, step, epoch) for epoch in range(recipe.batch.epochs)]
 
-        def filled(row: PolicyRow) -> PolicyRow:
-            known = by_source[row.source]
-            return PolicyRow(**{**vars(row), "old": known.old, "reference": known.reference})
+        def scored(
+            parts: list[list[PolicyRow]], module: Any, field: Literal["old", "reference"]
+        ) -> list[list[PolicyRow]]:
+            common: dict[str, Any] = {
+                "temperature": recipe.rollout.temperature,
+                "vocabulary": self.vocabulary,
+                "batch": recipe.batch,
+                "ranks": self.ranks,
+            }
+            return [with_scores(rows, module, field, **common) if rows else [] for rows in parts]
 
-        return members, [[[filled(row) for row in rows] for rows in part] for part in passes]
+        first = passes[0]
+        if recipe.rescored:
+            first = scored(first, self.engine.module, "old")
+        if self.reference is not None:
+            with self.reference.module(step) as module:
+                first = scored(first, module, "reference")
+        known = {row.source: row for rows in first for row in rows}
+        return [
+            [
+                [
+                    replace(row, old=known[row.source].old, reference=known[row.source].reference)
+                    for row in rows
+                ]
+                for rows in parts
+            ]
+            for parts in passes
+        ]
 
 
 _SHOWN = ("reward", "accuracy", "completion_tokens", "groups_without_signal")

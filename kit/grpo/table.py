@@ -5,8 +5,7 @@ writes, every rank reads: what was trained on is what stands there. 13 bytes a t
 """
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -34,9 +33,10 @@ class Group:
     scored: Sequence[Scored]
 
     @property
-    def right(self) -> int:
-        """Completions with a right answer."""
-        return sum(bool(item.correct) for item in self.scored)
+    def pass_rate(self) -> float | None:
+        """Share of right answers among the completions that there are; None where all were lost."""
+        verdicts = [item.correct for item in self.scored if item.correct is not None]
+        return sum(verdicts) / len(verdicts) if verdicts else None
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,18 @@ class Rollouts:
     Args:
         groups: those to train on.
         next_position: of the prompt stream, for the step after.
-        spent: pass rates of the groups that dynamic sampling set aside, by prompt.
+        rates: pass rate by prompt, of the last group drawn of it, those that were replaced included.
         rounds: times that groups were replaced.
+        replaced: groups that were.
         reasons: why samples or rewards are missing, by count.
     """
 
     groups: Sequence[Group]
     next_position: int
-    spent: dict[int, float] = field(default_factory=dict)
+    rates: dict[int, float] = field(default_factory=dict)
     rounds: int = 0
+    replaced: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-
-    def pass_rates(self) -> dict[int, float]:
-        """By prompt, of all groups drawn."""
-        mine = {group.pick.prompt: group.right / len(group.completions) for group in self.groups}
-        return self.spent | mine
 
 
 def table_path(folder: Path, step: int) -> Path:
@@ -81,8 +78,7 @@ def write_table(
     rows: list[dict[str, Any]] = []
     for group, (problem, gold) in zip(rollouts.groups, problems, strict=True):
         for attempt, (completion, scored) in enumerate(zip(group.completions, group.scored, strict=True)):
-            lost = isinstance(completion, Failure)
-            drawn = None if isinstance(completion, Failure) else completion
+            drawn = completion if isinstance(completion, Completion) else None
             rows.append(
                 {
                     "prompt": group.pick.prompt,
@@ -96,7 +92,7 @@ def write_table(
                     "correct": scored.correct,
                     "reward": scored.total,
                     "parts": json.dumps(scored.parts),
-                    "reason": completion.reason if lost else scored.reason,  # type: ignore[union-attr]
+                    "reason": completion.reason if isinstance(completion, Failure) else scored.reason,
                     "advantage": advantages[len(rows)],
                     "tool_calls": drawn.tool_calls if drawn else 0,
                     "tool_errors": drawn.tool_errors if drawn else 0,
@@ -108,8 +104,9 @@ def write_table(
     about = {
         "run": run,
         "next_position": rollouts.next_position,
-        "spent": {str(prompt): rate for prompt, rate in rollouts.spent.items()},
+        "rates": {str(prompt): rate for prompt, rate in rollouts.rates.items()},
         "rounds": rollouts.rounds,
+        "replaced": rollouts.replaced,
         "reasons": rollouts.reasons,
     }
     frame = pl.DataFrame(rows, schema=_SCHEMA).with_columns(pl.lit(json.dumps(about)).alias("about"))
@@ -144,8 +141,8 @@ def read_table(path: Path, run: str) -> Rollouts | None:
         rows = list(part.iter_rows(named=True))
         pick = Pick(rows[0]["prompt"], rows[0]["position"])
         groups.append(Group(pick, [_completion(row) for row in rows], [_scored(row) for row in rows]))
-    spent = {int(prompt): rate for prompt, rate in about["spent"].items()}
-    return Rollouts(groups, about["next_position"], spent, about["rounds"], about["reasons"])
+    told = {name: about[name] for name in ("next_position", "rounds", "replaced", "reasons")}
+    return Rollouts(groups, rates=_rates(about), **told)
 
 
 def read_pass_rates(folder: Path, steps: int, run: str) -> tuple[dict[int, float], int]:
@@ -164,21 +161,13 @@ def read_pass_rates(folder: Path, steps: int, run: str) -> tuple[dict[int, float
                 f"{path} is missing or of another run, but step {step + 1} is done: put it back, or start in "
                 "another folder (out=...)"
             )
-        rates |= {int(prompt): rate for prompt, rate in about["spent"].items()}
-        columns = pl.read_parquet(path, columns=["prompt", "correct"])
-        for prompt, share in _shares(columns):
-            rates[prompt] = share
+        rates |= _rates(about)
         position = about["next_position"]
     return rates, position
 
 
-def _shares(frame: pl.DataFrame) -> Iterator[tuple[int, float]]:
-    """Pass rate by prompt; a lost sample was not solved."""
-    grouped = frame.group_by("prompt", maintain_order=True).agg(
-        pl.col("correct").fill_null(value=False).mean().alias("share")
-    )
-    for prompt, share in grouped.iter_rows():
-        yield int(prompt), float(share)
+def _rates(about: dict[str, Any]) -> dict[int, float]:
+    return {int(prompt): rate for prompt, rate in about["rates"].items()}
 
 
 def _about(path: Path, run: str) -> dict[str, Any] | None:
@@ -207,5 +196,4 @@ def _completion(row: dict[str, Any]) -> Completion | Failure:
 
 
 def _scored(row: dict[str, Any]) -> Scored:
-    parts = {name: math.nan if value is None else value for name, value in json.loads(row["parts"]).items()}
-    return Scored(row["reward"], parts, row["correct"], row["reason"])
+    return Scored(row["reward"], json.loads(row["parts"]), row["correct"], row["reason"])

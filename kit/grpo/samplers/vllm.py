@@ -10,8 +10,9 @@ What is compared is exact for one worker. With tensor parallelism a worker holds
 understands: then every worker's checksums of what it received are compared. Quantized engines and MLA are
 refused, since they compute with something else than the weights that were loaded.
 
-Memory beside the engine: two shards on rank 0's machine (`shard_files`). Time of a sync: one pass over the
-weights for each checksum, one write, one read.
+Memory beside the engine: two shards on rank 0's machine (`shard_files`). On a CPU the engine holds its
+weights twice: as parameters, which are compared, and as vLLM packs them for its kernels. Time of a sync: one
+pass over the weights for each checksum, one write, one read.
 """
 
 import asyncio
@@ -168,7 +169,7 @@ class VllmSampler:
             shapes: dict[str, list[int]] = {}
             for path in shard_files(self._cast(weights, sent, shapes), self._folder.path, SHARD_BYTES):
                 self._call("grpo_load", str(path))
-            word = self._compare(sent, self._call("grpo_checksums", shapes))
+            word = self._compare(sent, self._call("grpo_finish", shapes))
             self._forget_prefixes()
             self._rest()
         except SyncError as error:
@@ -280,13 +281,11 @@ class VllmSampler:
     async def _together(
         self, engine: VllmEngine, requests: Sequence[Request], sampling: Sampling
     ) -> list[dict[str, Any]]:
-        names = [f"grpo-{self._calls}-{index}" for index in range(len(requests))]
-        return await asyncio.gather(
-            *(
-                _one(engine, SampleRequest(name, request.prompt, replace(sampling, seed=request.seed)))
-                for name, request in zip(names, requests, strict=True)
-            )
-        )
+        wanted = [
+            SampleRequest(f"grpo-{self._calls}-{index}", request.prompt, replace(sampling, seed=request.seed))
+            for index, request in enumerate(requests)
+        ]
+        return await asyncio.gather(*(_one(engine, request) for request in wanted))
 
 
 def _pass_by(weights: "Iterator[tuple[str, torch.Tensor]]") -> None:

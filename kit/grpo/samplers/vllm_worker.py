@@ -64,8 +64,10 @@ class SyncedWorker:
 
             self.model_runner.get_model().load_weights(weights())
 
-    def grpo_checksums(self, shapes: dict[str, list[int]]) -> dict[str, Any]:
-        """Checksums of what the model computes with now: of live parameters, not of what was received.
+    def grpo_finish(self, shapes: dict[str, list[int]]) -> dict[str, Any]:
+        """Put what was loaded to use. Returns checksums of the live parameters, not of what was received.
+
+        On a CPU the model computes with packed copies, which are made here from those very parameters.
 
         Args:
             shapes: of all weights that were sent, by transformers' names.
@@ -76,10 +78,11 @@ class SyncedWorker:
             `unordered` of all live ones. With several workers a live parameter is a slice, and `parts` are
             those of the weights that this worker received.
         """
+        model = self.model_runner.get_model()
+        _pack_again(model)
         received, self._received = self._received, {}
         if self.vllm_config.parallel_config.world_size > 1:
             return {"parts": {name: str(part) for name, part in received.items()}, "lost": []}
-        model = self.model_runner.get_model()
         try:
             parts = live_parts(model, shapes)
         except KeyError:
@@ -155,10 +158,11 @@ def end_with(trainer: int) -> None:
 
 
 def _keep_weights_on_cpu() -> None:
-    """Have vLLM multiply by the live parameters.
+    """Have vLLM keep the parameters that it packs.
 
-    On a CPU it packs every matrix into a kernel's own form and drops the parameter (or keeps it unused, where
-    it is tied to the embedding), so what is loaded later would never be computed with.
+    On a CPU it copies every matrix into a kernel's own form and drops the parameter, so that there is nothing
+    to load into later; where it keeps it (an output matrix tied to the embedding), what is loaded later is
+    never computed with.
     """
     from vllm.model_executor.layers import utils
     from vllm.platforms import current_platform
@@ -167,11 +171,28 @@ def _keep_weights_on_cpu() -> None:
         return
     import torch
 
-    def dispatch(layer: Any, remove_weight: bool) -> None:  # noqa: ARG001 - vLLM's signature
-        layer.cpu_linear = torch.nn.functional.linear
-
     assert hasattr(utils, "dispatch_cpu_unquantized_gemm"), "vllm packs its weights elsewhere now"
-    utils.dispatch_cpu_unquantized_gemm = dispatch
+    pack = utils.dispatch_cpu_unquantized_gemm
+
+    def keeping(layer: Any, remove_weight: bool) -> None:  # noqa: ARG001 - vLLM's signature
+        if layer.weight.dtype == torch.float32:
+            pack(layer, remove_weight=False)
+        else:  # some of its kernels change the bias, too
+            layer.cpu_linear = torch.nn.functional.linear
+
+    utils.dispatch_cpu_unquantized_gemm = keeping
+
+
+def _pack_again(model: Any) -> None:
+    """On a CPU, replace the packed copies by those of the parameters as they are now."""
+    from vllm.model_executor.layers import utils
+    from vllm.platforms import current_platform
+
+    packed = [module for module in model.modules() if hasattr(module, "cpu_linear")]
+    # A parameter that is loaded, compared, and not computed with: what no checksum finds.
+    assert packed or not current_platform.is_cpu(), "vllm keeps its packed weights elsewhere now"
+    for module in packed:
+        utils.dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
 
 @cache
