@@ -1,6 +1,6 @@
 """The two sides of `benchmarks.grpo`, each in a process of its own, and the model and problems they share.
 
-    python -m benchmarks.grpo_sides SIDE SETTINGS.json RESULT.json
+python -m benchmarks.grpo_sides SIDE SETTINGS.json RESULT.json
 """
 
 import json

@@ -1,18 +1,17 @@
-"""How often a small checkpoint solves held-out problems: batched decoding with a key-value cache.
+"""How often a small checkpoint solves held-out problems.
 
-vLLM would take longer to start than these models take to answer, so the loop is written out here. Answers are
-read and compared by `submission.answers`, as in a contest.
+vLLM would take longer to start than these models take to answer, so they are sampled as in training. Answers
+are read and compared by `submission.answers`, as in a contest.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from kit.data.records import Record
+from kit.training.ranks import Ranks
+from kit.training.recipe import ModelSection
 from submission.answers import check, parse_gold
-
-if TYPE_CHECKING:
-    import torch
+from submission.engines.base import Sampling
 
 BATCH = 256
 
@@ -52,92 +51,21 @@ def complete(
 ) -> list[str]:
     """One completion of each problem, the problem given as a user's turn in the model's chat template."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
-    prompts = [
-        tokenizer(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": problem}], tokenize=False, add_generation_prompt=True
-            ),
-            add_special_tokens=False,
-        )["input_ids"]
-        for problem in problems
-    ]
-    generator = torch.Generator().manual_seed(seed)
-    # Batches of like lengths waste the least padding; the order of the draws still depends on nothing else.
-    order = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), number))
-    texts = [""] * len(prompts)
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        rows = decode(
-            model,
-            [prompts[number] for number in chosen],
-            pad=tokenizer.pad_token_id,
-            end=tokenizer.eos_token_id,
-            temperature=temperature,
-            generator=generator,
-            max_new_tokens=max_new_tokens,
-        )
-        for number, row in zip(chosen, rows, strict=True):
-            texts[number] = tokenizer.decode(row, skip_special_tokens=True)
-    return texts
+    from kit.training.chat import open_chat
+    from kit.training.model import load_causal, load_tokenizer, token_count, wrap
+    from kit.training.sampling import sample_rows
 
-
-def decode(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    *,
-    pad: int,
-    end: int,
-    temperature: float,
-    generator: "torch.Generator",
-    max_new_tokens: int,
-) -> list[list[int]]:
-    """Token ids after each prompt, up to but without `end`, or `max_new_tokens` of them.
-
-    Prompts are padded on the left. Rows that reached `end` are taken out of the batch.
-    """
-    import torch
-    from transformers import DynamicCache
-
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    rows: list[list[int]] = [[] for _ in prompts]
-    alive = torch.arange(len(prompts))
-    cache = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        for _ in range(max_new_tokens):
-            reply = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            token = _pick(reply.logits[:, -1].float(), temperature, generator)
-            going = token != end
-            for row, new in zip(alive[going].tolist(), token[going].tolist(), strict=True):
-                rows[row].append(new)
-            if not going.any():
-                break
-            if not going.all():
-                cache.batch_select_indices(going.nonzero().flatten())
-            alive, mask, positions = alive[going], mask[going], positions[going]
-            ids = token[going, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions[:, -1:] + 1
-    return rows
-
-
-def _pick(logits: "torch.Tensor", temperature: float, generator: "torch.Generator") -> "torch.Tensor":
-    """One token id a row of `logits` [rows, vocabulary]."""
-    import torch
-
-    if temperature == 0:
-        return logits.argmax(-1)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator).flatten()
+    chat = open_chat(load_tokenizer(model_folder))
+    model = load_causal(model_folder, ModelSection(dtype="float32", attention="sdpa"))
+    drawn = sample_rows(
+        wrap(model),
+        [chat.prompt(Record(problem=problem)) for problem in problems],
+        [(seed << 32) + number for number in range(len(problems))],
+        Sampling(temperature=temperature, max_tokens=max_new_tokens),
+        chat.end_id,
+        token_count(chat.tokenizer),
+        Ranks(0, 1, 0, torch.device("cpu")),
+        max_rows=BATCH,
+    )
+    return [str(chat.tokenizer.decode(row.ids, skip_special_tokens=True)) for row in drawn]

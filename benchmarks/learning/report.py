@@ -1,5 +1,6 @@
 """From the runs of a study to its figures, a section of BENCHMARKS.md, and a plot."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,17 +79,19 @@ def section(found: Mapping[str, Any]) -> list[str]:
         if study["slips"]
         else "all of them right,"
     )
+    about = (
+        f"A small base model that can add up to {study['base']['difficulty']['max_operands']} numbers learns "
+        f"from {study['traces']} worked problems, bare and in words, {traces} by cross-entropy (CE) or by "
+        f"{mixture}: {len(study['seeds'])} seeds each, with the code that trains 32B models. Students of one "
+        "seed see the same batches of the same traces. The teacher's log-probabilities are made once for "
+        "each student and counted in its CPU-s; CE with more steps goes on for as many more as make up for "
+        f"all that KD costs. Measured is the share of {study['test_problems']} held-out problems (apart by "
+        f"a hash of their operands) solved, at temperature 1 ({study['samples']} completions each) and "
+        f"greedy. The teacher: {teacher['sampled']:.3f} and {teacher['greedy']:.3f}; the base: {base['sampled']:.3f} and "
+        f"{base['greedy']:.3f}."
+    )
     lines = [
-        f"A small base model that can add up to {study['base']['difficulty']['max_operands']} numbers learns from",
-        f"{study['traces']} worked problems, bare and in words, {traces}",
-        f"by cross-entropy (CE) or by {mixture}: {len(study['seeds'])} seeds",
-        "each, with the code that trains 32B models. Students of one seed see the same batches of the same",
-        "traces. The teacher's log-probabilities are made once for each student and counted in its CPU-s; CE",
-        "with more steps goes on for as many more as make up for all that KD costs. Measured is the share of",
-        f"{study['test_problems']} held-out problems (apart by a hash of their operands) solved, at",
-        f"temperature 1 ({study['samples']} completions each) and greedy. The teacher:",
-        f"{teacher['sampled']:.3f} and {teacher['greedy']:.3f}; the base: {base['sampled']:.3f} and",
-        f"{base['greedy']:.3f}.",
+        *textwrap.wrap(about, 104, break_long_words=False, break_on_hyphens=False),
         "",
         "| Arm | Steps | CPU-s | Sampled, by seed | Mean | Greedy, by seed | Mean |",
         "|---|--:|--:|---|--:|---|--:|",
@@ -166,7 +169,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
         axes.grid(axis="y", alpha=0.3)
         if place == 0:
             axes.set_ylabel("held-out problems solved")
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the library's version in the file, the same figures give the same bytes.
     figure.savefig(path, dpi=150, format="png", metadata={"Software": None})

@@ -169,3 +169,30 @@ def test_the_vocabulary_covers_the_words() -> None:
     }
     assert words <= {piece.strip() for piece in VOCABULARY}
     assert len(set(VOCABULARY)) == len(VOCABULARY)
+
+
+def test_a_slip_is_one_wrong_step_that_the_rest_goes_on_from() -> None:
+    chain = Chain((12, 7, 30), ("+", "+"))
+    assert chain.solution((0, 10)) == ("Step 1: 12 + 7 = 29\n\nStep 2: 29 + 30 = 59\n\nAnswer: \\boxed{59}")
+    assert chain.solution((1, -1)).endswith("Step 2: 19 + 30 = 48\n\nAnswer: \\boxed{48}")
+
+
+def test_slips_come_in_their_share_and_are_marked() -> None:
+    kinds = Difficulty(slips=0.3)
+    records = generate(600, "train", 5, kinds)
+    wrong = [record for record in records if not record.correct]
+    assert 140 <= len(wrong) <= 220  # 180, within 3.6 standard deviations
+    for record in records:
+        assert check(record.completion, parse_gold(record.answer)) == record.correct
+    # Each line that is not the slip itself adds up.
+    for record in wrong:
+        lines = [line.split(": ")[1] for line in record.completion.split("\n\n")[:-1]]
+        results = [(eval(line.split(" = ")[0]), int(line.split(" = ")[1])) for line in lines]  # noqa: S307
+        assert sum(value != said for value, said in results) == 1
+
+
+def test_without_slips_the_problems_of_a_seed_stay() -> None:
+    plain, slipping = generate(50, "train", 5), generate(50, "train", 5, Difficulty(slips=1.0))
+    assert all(record.correct for record in plain)
+    assert not any(record.correct for record in slipping)
+    assert plain[0].problem == slipping[0].problem

@@ -145,7 +145,8 @@ class VllmSampler:
         arguments: dict[str, Any] = {"worker_cls": WORKER, "logprobs_mode": "processed_logprobs"}
         with _engine_environment():
             prepare_environment(settings)
-            if self._sleep and _can_sleep():
+            self._sleep = self._sleep and _can_sleep()
+            if self._sleep:
                 arguments["enable_sleep_mode"] = True
             self._engine = VllmEngine(model, settings, arguments)
             self._loop.run(self._engine.start())

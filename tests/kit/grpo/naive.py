@@ -21,8 +21,8 @@ def sequence_loss(section: PolicySection, row: PolicyRow, now: Any) -> Any:
     """Sum of the token losses of one sequence, without its weight.
 
     PPO's clipped objective (arXiv 1707.06347, eq. 7) for grpo, bnpo, dr_grpo and dapo; GSPO (arXiv
-    2507.18071, eq. 5 and 7); CISPO (arXiv 2506.13585, eq. 4 and 5); the KL estimator of GRPO (arXiv
-    2402.03300, eq. 4); truncated importance sampling, which multiplies the policy's part.
+    2507.18071, the form of its tokens); CISPO (arXiv 2506.13585, eq. 4 and 5); the KL estimator of GRPO
+    (arXiv 2402.03300, eq. 4); truncated importance sampling, which multiplies the policy's part.
     """
     import torch
 
@@ -34,8 +34,8 @@ def sequence_loss(section: PolicySection, row: PolicyRow, now: Any) -> Any:
     else:
         ratio = (now - old).exp()
         if section.kind == "gspo":
-            # The sequence's loss is one term; here each of its tokens carries an n-th of its gradient.
-            ratio = ((now - old).mean().exp()) * torch.ones_like(now)
+            mean = (now - old).mean().exp().detach()
+            ratio = mean * now.exp() / now.exp().detach()
         loss = -torch.minimum(ratio * advantage, torch.clamp(ratio, low, high) * advantage)
     if section.mismatch != "none":
         difference = old.detach() - torch.from_numpy(row.sampled)
