@@ -85,9 +85,10 @@ def section(found: Mapping[str, Any]) -> list[str]:
         f"{mixture}: {len(study['seeds'])} seeds each, with the code that trains 32B models. Students of one "
         "seed see the same batches of the same traces. The teacher's log-probabilities are made once for "
         "each student and counted in its CPU-s; CE with more steps goes on for as many more as make up for "
-        f"all that KD costs. Measured is the share of {study['test_problems']} held-out problems (apart by "
-        f"a hash of their operands) solved, at temperature 1 ({study['samples']} completions each) and "
-        f"greedy. The teacher: {teacher['sampled']:.3f} and {teacher['greedy']:.3f}; the base: {base['sampled']:.3f} and "
+        "all that KD costs. Measured is the share of "
+        f"{study['test_problems']} held-out problems (apart by a hash of their operands) solved, at "
+        f"temperature 1 ({study['samples']} completions each) and greedy. The teacher: "
+        f"{teacher['sampled']:.3f} and {teacher['greedy']:.3f}; the base: {base['sampled']:.3f} and "
         f"{base['greedy']:.3f}."
     )
     lines = [
