@@ -5,6 +5,8 @@
 PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
+# Tests side by side; each file's in one process, since they share what is slow to make. 0: one after another.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -14,10 +16,10 @@ run: $(READY)
 	$(BIN)/python -m kit.demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 unit: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

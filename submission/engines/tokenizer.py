@@ -71,6 +71,18 @@ class CheckpointEngine:
         assert self._tokenizer is not None, "start() first"
         return self._tokenizer.count(text)
 
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text: special tokens are neither added nor recognised in it."""
+        assert self._tokenizer is not None, "start() first"
+        encoded = self._tokenizer.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(map(int, encoded["input_ids"]))
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        assert self._tokenizer is not None, "start() first"
+        decode = self._tokenizer.tokenizer.decode
+        return str(decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     @property
     def max_context(self) -> int:
         """Prompt and completion tokens together at most."""
