@@ -1,4 +1,4 @@
-"""The two sides of `benchmarks.grpo`, each in a process of its own, and the model and problems they share.
+"""The two sides of `benchmarks.grpo`, each in a process of its own.
 
 python -m benchmarks.grpo_sides SIDE SETTINGS.json RESULT.json
 """
@@ -181,9 +181,9 @@ def train_trl(settings: Settings, out: Path, micro_rows: int, continuous: bool) 
     """
     from datasets import Dataset, disable_progress_bars
     from transformers import AutoModelForCausalLM
+    from trl.trainer.grpo_config import GRPOConfig
 
     from kit.training.model import load_tokenizer
-    from trl.trainer.grpo_config import GRPOConfig
 
     disable_progress_bars()
     ended: list[Ended] = []
@@ -253,10 +253,9 @@ def _watched(ended: list[Ended], max_tokens: int) -> tuple[Any, Any]:
     preparing its inputs (which generates and scores), and clipping and the update.
     """
     from transformers import TrainerCallback
-
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    class Trainer(GRPOTrainer):  # type: ignore[misc]  # a lazy import, so of no known type
+    class Trainer(GRPOTrainer):
         def _generate(self, *given: Any, **named: Any) -> Any:
             with ended[-1].counted("sampling"):
                 found = super()._generate(*given, **named)
@@ -280,13 +279,13 @@ def _watched(ended: list[Ended], max_tokens: int) -> tuple[Any, Any]:
 
         def training_step(self, *given: Any, **named: Any) -> Any:
             with ended[-1].counted("gradient"):
-                return super().training_step(*given, **named)
+                return super().training_step(*given, **named)  # type: ignore[no-untyped-call]
 
         def _clip_grad_norm(self, *given: Any, **named: Any) -> Any:
             with ended[-1].counted("gradient"):
                 return super()._clip_grad_norm(*given, **named)
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):  # type: ignore[misc]  # a lazy import, so of no known type
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             ended.append(Ended())
             self.began = time.perf_counter()
@@ -306,18 +305,38 @@ def _watched(ended: list[Ended], max_tokens: int) -> tuple[Any, Any]:
 def trl_rows(settings: Settings) -> list[dict[str, Any]]:
     """The problems as conversations, in the order in which our run takes them."""
     from kit.data.records import read_records
+
+    records = list(read_records(Path(settings.data)))
+    return [
+        {"prompt": [{"role": "user", "content": record.problem}], "answer": record.answer}
+        for record in map(records.__getitem__, taken(settings, len(records)))
+    ]
+
+
+def taken(settings: Settings, count: int) -> list[int]:
+    """Which of `count` problems our run takes, in order."""
     from kit.grpo.curriculum import stream
     from kit.grpo.recipe import GrpoRecipe
 
     recipe = GrpoRecipe.parse(recipe_of(settings, Path("unused")), "the benchmark")
-    records = list(read_records(Path(settings.data)))
-    steps = settings.warm_up + settings.steps
-    picks = stream(len(records), 0, recipe.batch.seed, recipe.curriculum.revisit, lambda _: None)
-    chosen = [records[pick.prompt] for pick in islice(picks, steps * settings.batch_size)]
-    return [
-        {"prompt": [{"role": "user", "content": record.problem}], "answer": record.answer}
-        for record in chosen
-    ]
+    picks = stream(count, 0, recipe.batch.seed, recipe.curriculum.revisit, lambda _: None)
+    wanted = (settings.warm_up + settings.steps) * settings.batch_size
+    return [pick.prompt for pick in islice(picks, wanted)]
+
+
+def wake_checkers(settings: Settings) -> None:
+    """Give the first problem that is taken an answer that only algebra decides, on both sides.
+
+    The processes that decide it start when they are first needed, and then take half a second: that is to
+    happen in the warm-up, not in whichever step a malformed answer turns up.
+    """
+    from kit.data.records import read_records, write_records
+
+    path = Path(settings.data)
+    records = list(read_records(path))
+    first = taken(settings, len(records))[0]
+    records[first] = records[first].model_copy(update={"answer": "\\sqrt{2}"})
+    write_records(path, records)
 
 
 @contextmanager
@@ -350,46 +369,6 @@ def reward_function(settings: Settings) -> Iterator[Callable[..., list[float]]]:
             return [scored.total for scored in judge.score(samples)]
 
         yield answer
-
-
-def make_small(folder: Path, count: int, steps: int = 600) -> Path:
-    """A model of 0.2 M parameters that has learnt sums for a while, and `count` problems to go on with.
-
-    Kept in `folder`, and made anew only where it is not there. Returns the model's folder; the problems are
-    in `folder`/problems.jsonl.
-    """
-    from kit.data.records import write_records
-    from kit.distill.phase import distill
-    from kit.distill.recipe import DistillRecipe
-    from kit.small import make_small_model
-    from kit.worked import Difficulty, generate
-
-    model = folder / "run" / "model"
-    task = Difficulty(kinds=["sum"], min_operands=2, max_operands=3, worded=0.3)
-    write_records(folder / "problems.jsonl", generate(count, "validation", 0, task))
-    if (model / "model.safetensors").exists():
-        return model
-    make_small_model(folder / "init", hidden=96, layers=2, heads=3, intermediate=192, seed=0)
-    write_records(folder / "train.jsonl", generate(12_000, "train", 0, task))
-    sections: dict[str, Any] = {
-        "out": str(folder / "run"),
-        "model": {"path": str(folder / "init"), "dtype": "float32", "gradient_checkpointing": False},
-        "data": {"path": str(folder / "train.jsonl")},
-        "loss": {"alpha": 0.0},
-        "batch": {
-            "batch_size": 32,
-            "max_length": 96,
-            "micro_batch_tokens": 32 * 96,
-            "packing": False,
-            "max_steps": steps,
-        },
-        "optimizer": {"lr": 4e-3},
-        "parallel": {"engine": "torch"},
-        "checkpoint": {"every": 0},
-        "logging": {"live": "never"},
-    }
-    distill(DistillRecipe.parse(sections, "the benchmark"))
-    return model
 
 
 def _peak_bytes() -> int:

@@ -95,6 +95,52 @@ class EngineSettings(Recipe):
     """Replay only: the recorded samples (parquet or jsonl)."""
 
 
+class SandboxSettings(Recipe):
+    """Limits of model-written Python; see `submission.sandbox`."""
+
+    workers: Annotated[int, Field(gt=0, le=60)] = 16
+    """Sessions (agents) open at a time; each has a process of its own."""
+    timeout: Annotated[float, Field(gt=0, le=86_400)] = 20.0
+    """Seconds a call, where the caller names none."""
+    memory_mb: Annotated[int, Field(ge=64, le=1 << 20)] = 2_048
+    """Address space (MiB) that a worker may add to what its libraries hold."""
+    disk_mb: Annotated[int, Field(ge=1, le=1 << 20)] = 64
+    """MiB that a worker's folder may hold."""
+    output_chars: Annotated[int, Field(ge=200, le=1_000_000)] = 8_000
+    """Of what a call prints, and of its value: the beginning and the end are kept."""
+    code_chars: Annotated[int, Field(gt=0, le=1_000_000)] = 100_000
+    """Longer code is refused."""
+    preload: tuple[str, ...] = (
+        "numpy",
+        "sympy",
+        "mpmath",
+        "asyncio",
+        "bisect",
+        "cmath",
+        "collections",
+        "concurrent.futures",
+        "copy",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "fractions",
+        "functools",
+        "heapq",
+        "itertools",
+        "json",
+        "math",
+        "operator",
+        "queue",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "time",
+        "typing",
+    )
+    """Modules imported before the first worker: quick to import in a cell, and in memory once."""
+
+
 class ContestSettings(Recipe):
     """All of `contest.toml`."""
 

@@ -205,7 +205,12 @@ def _sampler(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Rank
 
     try:
         return VllmSampler(
-            checked.folder, rollout.engine, ranks, sync_timeout=rollout.sync_timeout, sleep=rollout.sleep
+            checked.folder,
+            rollout.engine,
+            ranks,
+            sync_timeout=rollout.sync_timeout,
+            sleep=rollout.sleep,
+            tools=rollout.tools,
         )
     except EngineError as error:
         raise ValueError(f"rollout.sampler = 'vllm': {error}") from error

@@ -9,7 +9,7 @@ from kit.losses.kl import KLKind
 from kit.rewards.recipe import RewardSection
 from kit.training.recipe import AssumptionSection, MicroSection, ModelSection, OptimizerSection, TrainRecipe
 from submission.recipes import Recipe
-from submission.settings import EngineSettings, SolverSettings
+from submission.settings import EngineSettings, SandboxSettings, SolverSettings
 
 _CONTEST = SolverSettings()
 
@@ -61,6 +61,18 @@ class GrpoBatchSection(MicroSection):
     """Optimizer steps that each of these is cut into, by whole completions."""
 
 
+class ToolSection(Recipe):
+    """Completions in rounds of thought, code and its output; see `submission.agents.tool_writer`."""
+
+    rounds: int = Field(default=4, ge=1)
+    """Code blocks that are run at most."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds a code block."""
+    output_chars: int = Field(default=2_000, ge=20)
+    """Of one output at most."""
+    sandbox: SandboxSettings = SandboxSettings()
+
+
 class RolloutSection(Recipe):
     """How completions are drawn."""
 
@@ -85,6 +97,8 @@ class RolloutSection(Recipe):
     """Share of a step's samples that may be lost (by the sampler or a reward) before it is an error."""
     engine: EngineSettings = EngineSettings()
     """Of `sampler = "vllm"`."""
+    tools: ToolSection | None = None
+    """Let completions run Python; what it printed is no part of the loss. Needs `sampler = "vllm"`."""
 
 
 class PolicySection(Recipe):
@@ -158,6 +172,8 @@ class GrpoRecipe(TrainRecipe):
             )
         if bool(self.rewards.prm) != bool(self.prm):
             raise ValueError("rewards.prm and prm go together: a weight, and the model that scores")
+        if self.rollout.tools and self.rollout.sampler != "vllm":
+            raise ValueError('rollout.tools needs rollout.sampler = "vllm", which ends a round at its code')
         if self.rollout.max_completion_tokens >= self.batch.max_length:
             raise ValueError(
                 f"rollout.max_completion_tokens={self.rollout.max_completion_tokens} leaves no room for a "

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kit.rewards.frames import MAX_REPLY, Channel, decode, encode
-from kit.rewards.processes import die_with
+from submission.frames import MAX_REPLY, Channel, decode, encode
+from submission.processes import die_with
 
 MAX_REWARD = 1e6
 """Rewards further from 0 are a mistake: one such value would be all that a group's mean and spread show."""

@@ -29,11 +29,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from kit.rewards.caller import MAX_REWARD
-from kit.rewards.frames import MAX_REPLY, Channel, ClosedError
-from kit.rewards.processes import MARK, sweep
+from submission.frames import MAX_REPLY, Channel, ClosedError
+from submission.processes import sweep
 
 FAILURES = ("timeout", "crash", "error", "invalid", "none")
 """How a call can give no reward: too slow; its process ended; it raised; no finite number; None."""
+MARK = "KIT_REWARD_WORKER"
+"""Environment variable that names a worker in all of its descendants."""
 _GRACE_SECONDS = 20.0
 """Beyond a call's own limit: for the supervisor to end what the call left."""
 
@@ -248,7 +250,7 @@ class _Worker:
             self._process.kill()
             code = self._process.wait()
         if code != 0:
-            sweep(self._token)
+            sweep(f"{MARK}={self._token}")
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

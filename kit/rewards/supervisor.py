@@ -1,7 +1,7 @@
 """Stands between the trainer and an own reward function; runs none of the user's code itself.
 
 Run as `python -m kit.rewards.supervisor PARENT` by `kit.rewards.functions`, in a session of its own, with
-`kit.rewards.processes.MARK` set. It forks a caller (`kit.rewards.caller`), hands samples on to it, and is
+`kit.rewards.functions.MARK` set. It forks a caller (`kit.rewards.caller`), hands samples on to it, and is
 
 - the clock: a call that overruns is killed, its caller stays;
 - the parent of all orphans: after every call, what the call left behind is killed, setsid or not;
@@ -21,8 +21,8 @@ import time
 from typing import Any
 
 from kit.rewards.caller import serve
-from kit.rewards.frames import MAX_REPLY, Channel, ClosedError
-from kit.rewards.processes import adopt_orphans, die_with, end_own_children, kill_children
+from submission.frames import MAX_REPLY, Channel, ClosedError
+from submission.processes import adopt_orphans, die_with, end_own_children, kill_children
 
 GRACE_SECONDS = 5.0
 """For the caller to report a call that was killed."""

@@ -5,6 +5,8 @@ weight; that this is so is checked once at the start, on real numbers.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from kit.training.attention import NAME as SEGMENTS
 from kit.training.attention import register
 from kit.training.batches import MicroBatch
 from kit.training.head import TokenLoss, head_loss
+from kit.training.kv_cache import make_cache
 from kit.training.recipe import LoraSection, ModelSection
 from submission.checkpoint import inspect
 
@@ -213,30 +216,34 @@ def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
             ).last_hidden_state
             return torch.index_select(states.flatten(0, 1), 0, micro.positions)
 
-        def next_logits(self, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[torch.Tensor, Any]:
-            """[B, V] logits of the next token and the cache that goes on from here."""
-            from transformers import DynamicCache
-
+        @contextmanager
+        def decoding(self) -> Iterator[None]:
+            """While entered, `forward` can decode: `segments` knows no cache, so another attention is set."""
             kind = self.causal.config._attn_implementation
-            if kind == SEGMENTS:  # which knows no cache
+            if kind == SEGMENTS:
                 self.causal.set_attn_implementation("sdpa")
             try:
-                output = self.causal.get_decoder()(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=DynamicCache(config=self.causal.config) if cache is None else cache,
-                    use_cache=True,
-                )
+                yield
             finally:
-                self.causal.set_attn_implementation(kind)
+                if kind == SEGMENTS:
+                    self.causal.set_attn_implementation(kind)
+
+        def next_logits(self, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[torch.Tensor, Any]:
+            """[B, V] logits of the next token and the cache that goes on from here."""
+            output = self.causal.get_decoder()(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=make_cache(self.causal.config) if cache is None else cache,
+                use_cache=True,
+            )
             head = self.causal.get_output_embeddings()
             return head(output.last_hidden_state[:, -1]), output.past_key_values
 
         def forward(
             self, micro: MicroBatch, loss: TokenLoss | None = None, decoding: tuple[Any, ...] | None = None
         ) -> Any:
-            """(sum, other sums) of a loss; the hidden states themselves without one; or one step of decoding.
+            """(sum, other sums) of a loss; the hidden states themselves without one; or a step of `decoding`.
 
             One entrance for all three: partitioned engines gather weights around the root's forward pass.
             """

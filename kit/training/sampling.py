@@ -10,11 +10,12 @@ Memory: the key-value cache of `max_rows` rows. Time: one forward pass a token o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from kit.training.batches import collate
+from kit.training.kv_cache import drop_rows
 from kit.training.ranks import Ranks
 from kit.training.rows import TokenRow
 from submission.engines.base import Sampling
@@ -73,7 +74,7 @@ def sample_rows(
     was_training = module.training
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), module.decoding():
             work = _batches(module, prompts, seeds, sampling, (end_id, vocabulary), ranks, batches, drawn)
             _in_step(work, module, end_id, ranks)
     finally:
@@ -151,30 +152,54 @@ def _decode(
         cache.batch_select_indices(rows)
     logits, mask, positions = logits[rows], mask[rows], positions[rows][:, -1:]
     streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
-    numbers = np.empty((len(prompts), 0))
+    steps: list[_Step] = []
+    places = np.arange(len(prompts))
+    block = min(_BLOCK, sampling.max_tokens)
     for count in range(sampling.max_tokens):
-        if count % _BLOCK == 0:
-            numbers = np.stack([stream.random(_BLOCK) for stream in streams])
-        uniform = torch.from_numpy(numbers[:, count % _BLOCK]).to(device)
+        if count % block == 0:
+            numbers = np.stack([stream.random(block) for stream in streams])
+        uniform = torch.from_numpy(numbers[:, count % block]).to(device)
         chosen, logprobs = draw(logits[:, :vocabulary], uniform, sampling)
-        for row, token, logprob in zip(found, chosen.tolist(), logprobs.tolist(), strict=True):
-            row.ids.append(token)
-            row.logprobs.append(logprob)
+        steps.append(_Step(places, chosen.cpu().numpy(), logprobs.cpu().numpy()))
         going = chosen != end_id
         if count + 1 == sampling.max_tokens or not going.any():
-            return
+            break
         if not going.all():
-            keep = going.nonzero().flatten()
+            keep = drop_rows(going)
             cache.batch_select_indices(keep)
             chosen, mask, positions = chosen[keep], mask[keep], positions[keep]
-            kept = keep.tolist()
-            found = [found[index] for index in kept]
+            kept = keep.cpu().numpy()
+            places, numbers = places[kept], numbers[kept]
             streams = [streams[index] for index in kept]
-            numbers = numbers[kept]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         positions = positions + 1
         yield
         logits, cache = module(nothing, None, (chosen.unsqueeze(1), mask, positions, cache))
+    _collect(steps, found)
+
+
+class _Step(NamedTuple):
+    """The tokens drawn in one step, [B] each.
+
+    Args:
+        places: rows of the batch as it was at first.
+    """
+
+    places: "np.ndarray[Any, Any]"
+    chosen: "np.ndarray[Any, Any]"
+    logprobs: "np.ndarray[Any, Any]"
+
+
+def _collect(steps: Sequence[_Step], found: Sequence[Drawn]) -> None:
+    """From tokens step by step to tokens row by row."""
+    places, ids, logprobs = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+    order = np.argsort(places, kind="stable")
+    ends = np.cumsum(np.bincount(places, minlength=len(found)))[:-1]
+    for row, mine, theirs in zip(
+        found, np.split(ids[order], ends), np.split(logprobs[order], ends), strict=True
+    ):
+        row.ids.extend(mine.tolist())
+        row.logprobs.extend(theirs.tolist())
 
 
 def draw(

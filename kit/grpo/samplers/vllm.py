@@ -20,19 +20,23 @@ import json
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kit.grpo.checksum import Checksum, checksum, combined, unordered
+from kit.grpo.recipe import ToolSection
 from kit.grpo.rollout import Completion, Failure, Request, Synced, SyncError
+from kit.grpo.samplers.drawing import draw_one, draw_with_tools, unpacked
 from kit.grpo.samplers.folder import WeightsFolder, shard_files
 from kit.grpo.samplers.vllm_worker import TRAINER
 from kit.training.ranks import Ranks
+from submission.agents.sandbox_runner import Seats
 from submission.engines.base import EngineError, SampleRequest, Sampling
 from submission.engines.vllm_engine import VllmEngine, prepare_environment
+from submission.sandbox import Sandbox
 from submission.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ class VllmSampler:
         sleep: leave the engine's GPU memory to the trainer between calls (vLLM's sleep, level 1: weights go
             to CPU memory, the key-value cache is dropped). Ignored where the platform has no such mode.
 
+        tools: lets completions run code, in a sandbox of rank 0.
+
     Raises:
         EngineError: the engine could not start, or cannot take over weights.
     """
@@ -75,10 +81,13 @@ class VllmSampler:
         sync_timeout: float = 600.0,
         directory: Path | None = None,
         sleep: bool = False,
+        tools: ToolSection | None = None,
     ) -> None:
         self._ranks = ranks
         self._timeout = sync_timeout
         self._sleep = sleep
+        self._tools = tools
+        self._sandbox: Sandbox | None = None
         self._asleep = False
         self._fault = ""
         self._calls = 0
@@ -109,7 +118,7 @@ class VllmSampler:
             EngineError: the engine is dead. SyncError: the last sync failed.
         """
         rows = self._on_main(lambda: self._draw(requests, sampling))
-        return [_unpacked(row) for row in rows]
+        return [unpacked(row) for row in rows]
 
     def close(self) -> None:
         """End the engine's processes and remove the folder; idempotent, and not collective."""
@@ -122,6 +131,8 @@ class VllmSampler:
             loop.close()
         if self._folder is not None:
             self._folder.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
 
     def _on_main(self, work: Callable[[], T]) -> T:
         """Work of rank 0 alone. All ranks get its result, which JSON can hold, or raise its error."""
@@ -141,6 +152,8 @@ class VllmSampler:
     # --- rank 0 ---
 
     def _start(self, model: Path, settings: EngineSettings, directory: Path | None) -> None:
+        if self._tools is not None:
+            self._sandbox = Sandbox(self._tools.sandbox)
         self._loop = _Loop()
         arguments: dict[str, Any] = {"worker_cls": WORKER, "logprobs_mode": "processed_logprobs"}
         with _engine_environment():
@@ -286,41 +299,18 @@ class VllmSampler:
             SampleRequest(f"grpo-{self._calls}-{index}", request.prompt, replace(sampling, seed=request.seed))
             for index, request in enumerate(requests)
         ]
-        return await asyncio.gather(*(_one(engine, request) for request in wanted))
+        if self._tools is None or self._sandbox is None:
+            return await asyncio.gather(*(draw_one(engine, request) for request in wanted))
+        seats = Seats(self._sandbox, self._tools.timeout)
+        return await asyncio.gather(
+            *(draw_with_tools(engine, request, seats, self._tools) for request in wanted)
+        )
 
 
 def _pass_by(weights: "Iterator[tuple[str, torch.Tensor]]") -> None:
     """Every rank takes part in the gathers, whatever became of the weights so far."""
     for _ in weights:
         pass
-
-
-async def _one(engine: VllmEngine, request: SampleRequest) -> dict[str, Any]:
-    """A completion or a failure, as JSON can hold it."""
-    ids: list[int] = []
-    logprobs: list[float] = []
-    pieces: list[str] = []
-    finish = None
-    try:
-        async with aclosing(engine.generate(request)) as chunks:
-            async for chunk in chunks:
-                ids += chunk.token_ids
-                logprobs += chunk.logprobs
-                pieces.append(chunk.text)
-                finish = chunk.finish_reason
-    except EngineError as error:
-        return {"reason": str(error)}
-    if finish is None or not ids:
-        return {"reason": f"the engine ended the sample after {len(ids)} tokens without a reason"}
-    assert len(logprobs) == len(ids), "one log-probability a token"
-    return {"ids": ids, "logprobs": logprobs, "text": "".join(pieces), "finish": finish}
-
-
-def _unpacked(row: dict[str, Any]) -> Completion | Failure:
-    if "reason" in row:
-        return Failure(row["reason"])
-    ids = tuple(row["ids"])
-    return Completion(ids, tuple(row["logprobs"]), (1,) * len(ids), row["text"], row["finish"])
 
 
 def _can_sleep() -> bool:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kit.rewards.frames import encode
+from submission.frames import encode
 
 not_callable = 3
 calls = 0

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kit.rewards.functions import FAILURES, FunctionPool
-from kit.rewards.processes import MARK, children, sweep
+from kit.rewards.functions import FAILURES, MARK, FunctionPool
+from submission.processes import children, sweep
 
 ROOT = Path(__file__).resolve().parents[3]
 ATTACK = "tests.kit.rewards.functions:attack"
@@ -300,7 +300,7 @@ def test_sweep_finds_by_the_mark_alone(named: str, monkeypatch: pytest.MonkeyPat
         marked.append(process)
     reaper = threading.Thread(target=marked[0].wait)
     reaper.start()
-    assert sweep("aaaa")
+    assert sweep(f"{MARK}=aaaa")
     reaper.join(10)
     assert [process.poll() for process in marked] == [-signal.SIGKILL, None]
     marked[1].kill()

@@ -135,7 +135,9 @@ def test_a_group_shares_its_prompt(folder: Path) -> None:
 def test_small_batches_give_the_same(folder: Path) -> None:
     model = causal(folder)
     given = (wrap(model), PROMPTS, SEEDS, Sampling(max_tokens=8), END, 259, alone())
-    assert sample_rows(*given) == sample_rows(*given, max_rows=2)
+    for whole, cut in zip(sample_rows(*given), sample_rows(*given, max_rows=2), strict=True):
+        assert whole.ids == cut.ids
+        assert whole.logprobs == pytest.approx(cut.logprobs, abs=1e-12)  # a batch's size may change rounding
 
 
 @pytest.mark.parametrize(("top_p", "min_p"), [(1.0, 0.0), (0.8, 0.0), (1.0, 0.3)])
@@ -161,7 +163,7 @@ def test_log_probabilities_are_those_of_what_was_drawn_from(folder: Path, top_p:
 
 
 def test_draws_follow_the_distribution() -> None:
-    """Chi-squared of 20,000 draws from four tokens, one of them impossible; 0.999 quantile at 2 degrees: 13.8."""
+    """Chi-squared of 20,000 draws from four tokens, one impossible; 0.999 quantile at 2 degrees: 13.8."""
     import torch
 
     logits = torch.tensor([[0.0, float("-inf"), 1.0, 2.0]], dtype=torch.float64).expand(20_000, 4)

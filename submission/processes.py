@@ -5,11 +5,9 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-MARK = "KIT_REWARD_WORKER"
-"""Environment variable that names a worker in all of its descendants."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _END_SECONDS = 5.0
@@ -21,7 +19,7 @@ def adopt_orphans() -> None:
     Raises:
         OSError: the kernel cannot.
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with(parent: int) -> None:
@@ -29,12 +27,13 @@ def die_with(parent: int) -> None:
 
     Only for a child that the parent's main thread forked: the signal comes when that *thread* ends.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call
         os._exit(1)
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Raises OSError with the kernel's reason."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -43,7 +42,12 @@ def _prctl(option: int, value: int) -> None:
 
 def children(parent: int) -> list[int]:
     """Process ids of its children, zombies included. Reads all of /proc: some ms for a hundred processes."""
-    found = []
+    return [pid for pid, above in _parents().items() if above == parent]
+
+
+def _parents() -> dict[int, int]:
+    """Every process's parent."""
+    found = {}
     with os.scandir("/proc") as entries:
         for entry in entries:
             if entry.name.isdigit():
@@ -52,8 +56,7 @@ def children(parent: int) -> list[int]:
                 except OSError:  # gone meanwhile
                     continue
                 # The name in brackets may hold anything, brackets and spaces too.
-                if int(fields[fields.rindex(b")") + 2 :].split()[1]) == parent:
-                    found.append(int(entry.name))
+                found[int(entry.name)] = int(fields[fields.rindex(b")") + 2 :].split()[1])
     return found
 
 
@@ -87,8 +90,57 @@ def end_own_children(spare: Collection[int] = ()) -> bool:
     return False
 
 
-def sweep(token: str) -> bool:
-    """Kill every process that still has `MARK=token` in the environment it was started with.
+def end_family(find: Callable[[], list[int]] | None = None) -> bool:
+    """Stop, then kill and reap, whole trees of processes: ones that fork faster than they can be killed.
+
+    Args:
+        find: names the trees' roots anew at each call, children of this process; by default all of them.
+
+    Returns:
+        Whether none is left; False after some seconds of new ones coming up.
+    """
+    find = find or (lambda: children(os.getpid()))
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        roots = find()
+        if not roots:
+            return True
+        stopped: set[int] = set()
+        while time.monotonic() < deadline:
+            new = _trees(find()) - stopped
+            if not new:
+                break
+            stopped |= new
+            _signal_all(new, signal.SIGSTOP)
+        _signal_all(stopped, signal.SIGKILL)
+        for pid in roots:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+    return False
+
+
+def _signal_all(pids: Collection[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _trees(roots: list[int]) -> set[int]:
+    below: dict[int, list[int]] = {}
+    for pid, parent in _parents().items():
+        below.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    left = list(roots)
+    while left:
+        pid = left.pop()
+        if pid not in found:
+            found.add(pid)
+            left += below.get(pid, [])
+    return found
+
+
+def sweep(mark: str) -> bool:
+    """Kill every process that has `mark`, a NAME=VALUE, in the environment it was started with.
 
     The last resort, after a supervisor that could not clean up: it also finds what was orphaned and moved to
     another session, unless that started a program with another environment.
@@ -96,10 +148,9 @@ def sweep(token: str) -> bool:
     Returns:
         Whether none is left.
     """
-    mark = f"{MARK}={token}".encode()
     deadline = time.monotonic() + _END_SECONDS
     while time.monotonic() < deadline:
-        found = [pid for pid in _processes() if mark in _environment(pid)]
+        found = [pid for pid in _processes() if mark.encode() in _environment(pid)]
         if not found:
             return True
         for pid in found:

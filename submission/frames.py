@@ -13,6 +13,8 @@ MAX_REPLY = 65_536
 _LENGTH = struct.Struct(">I")
 _SLICE = 0.2
 """Seconds between two looks at whether the other side's owner is still there."""
+_LONGEST = 1e5
+"""Seconds of one poll at most: the kernel counts milliseconds in 32 bits."""
 
 
 class ClosedError(Exception):
@@ -47,7 +49,7 @@ class Channel:
     """
 
     def __init__(
-        self, source: int, sink: int, limit: int | None = None, watch: Callable[[], None] = lambda: None
+        self, source: int, sink: int, limit: int | None = None, watch: Callable[[], None] | None = None
     ) -> None:
         self._source = source
         self._sink = sink
@@ -115,6 +117,38 @@ class Channel:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            if poller.poll(max(1, int(min(left, _SLICE) * 1000))):
+            slice_ = min(left, _SLICE) if self._watch else min(left, _LONGEST)
+            if poller.poll(max(1, int(slice_ * 1000))):
                 return
-            self._watch()
+            if self._watch:
+                self._watch()
+
+
+class Parser:
+    """Messages out of bytes that come in pieces, for a loop that never waits on one sender.
+
+    Args:
+        limit: bytes of a message at most; None trusts the other side.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The messages that these bytes complete; ClosedError where they are none, or too long."""
+        self._data += data
+        found = []
+        while len(self._data) >= _LENGTH.size:
+            size = _LENGTH.unpack_from(self._data)[0]
+            if self._limit is not None and size > self._limit:
+                raise ClosedError
+            end = _LENGTH.size + size
+            if len(self._data) < end:
+                break
+            message = decode(bytes(self._data[:end]))
+            if message is None:
+                raise ClosedError
+            found.append(message)
+            del self._data[:end]
+        return found
