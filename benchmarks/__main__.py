@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks import grpo
 from benchmarks.learning import report
 from benchmarks.shared import ROOT
 from submission.cli import run
@@ -110,6 +111,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "overhead": ("The runtime's cost over the bare engine", overhead_section),
     "package": ("Bundles", package_section),
     "sft": ("Fine-tuning", sft_section),
+    "grpo": ("GRPO", grpo.section),
     "learning": ("Distillation", report.section_with_plot),
     "learning_clean": ("Distillation from verified traces", report.section),
 }

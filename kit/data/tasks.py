@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jinja2 import TemplateError
+
 from kit.data.records import Record
 from submission.answers import parse_gold
 from submission.engines.base import Message
@@ -90,7 +92,11 @@ def make_tasks(records: Iterable[Record], asking: Asking, tokenizer: ChatTokeniz
             found.refuse("problem given before", row)
             continue
         golds[key] = parse_gold(record.answer).normalized
-        task = _task(record, asking, tokenizer)
+        try:
+            task = _task(record, asking, tokenizer)
+        except TemplateError as error:
+            found.refuse("the chat template fails", row, str(error)[:80])
+            continue
         if task is None:
             found.refuse("prompt leaves no room in the context", row)
         else:

@@ -78,17 +78,17 @@ class Collector:
                 (idle if index in dull else kept).append(group)
                 if group.pass_rate is not None:
                     rates[group.pick.prompt] = group.pass_rate
+            self._check([*kept, *idle])
             if len(kept) >= batch.batch_size or rounds >= self.recipe.rollout.refill_rounds:
                 break
             rounds += 1
         fill = batch.batch_size - len(kept)
-        self._check([*kept, *idle])
         reasons = Counter(reason for group in [*kept, *idle] for reason in _reasons(group))
         replaced = len(idle) - fill
         return Rollouts([*kept, *idle[:fill]], position, rates, rounds, replaced, dict(reasons)), spent
 
-    def evaluate(self, tasks: Sequence[Task], temperature: float) -> list[bool]:
-        """Whether one completion of each of other tasks is right."""
+    def evaluate(self, tasks: Sequence[Task], temperature: float) -> list[Scored]:
+        """One completion of each of other tasks."""
         rollout = self.recipe.rollout
         sampling = Sampling(temperature=temperature, max_tokens=rollout.max_completion_tokens)
         requests = [Request(task.prompt, sample_seed(-1, index, 0)) for index, task in enumerate(tasks)]
@@ -97,7 +97,7 @@ class Collector:
             (task, parse_gold(task.record.answer), completion, index)
             for index, (task, completion) in enumerate(zip(tasks, drawn, strict=True))
         ]
-        return [bool(scored.correct) for scored in self._score(samples)]
+        return self._score(samples)
 
     def _groups(self, picks: Sequence[Pick], spent: Spent) -> list[Group]:
         size, rollout = self.recipe.batch.group_size, self.recipe.rollout

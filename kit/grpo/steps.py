@@ -80,8 +80,8 @@ class GrpoSteps:
         """Of the tables."""
         return self.recipe.out / "rollouts"
 
-    def step(self, step: int, lr: float, flag: float) -> StepResult:
-        """Draw, score, train. The flag is read at the end of the step."""
+    def step(self, step: int, lr: float) -> StepResult:
+        """Draw, score, train."""
         began = time.monotonic()
         timings = dict.fromkeys(("sync_seconds", "sampling_seconds", "reward_seconds", "score_seconds"), 0.0)
         if self._known < step:
@@ -95,7 +95,7 @@ class GrpoSteps:
             assert rollouts is not None, "it was written just now"
         self._note(step, rollouts)
         ahead = self._draw_ahead(step) if self._draws_ahead(step) else None
-        result = self._train(step, rollouts, lr, flag, timings)
+        result = self._train(step, rollouts, lr, timings)
         if self.recipe.rollout.overlap:
             waiting = time.monotonic()
             # Before the checkpoint: a run that goes on from it finds the table that it was on its way to.
@@ -107,7 +107,10 @@ class GrpoSteps:
         return replace(result, timings=timings)
 
     def evaluate(self) -> dict[str, float]:
-        """Share of held-out problems that one completion each solves: at the run's temperature, greedy."""
+        """Share of held-out problems that one completion each solves: at the run's temperature, greedy.
+
+        A sample that was lost is not right, and counted.
+        """
         timings = {"sync_seconds": 0.0}
         self._sync(timings)
         temperature = self.recipe.rollout.temperature
@@ -117,10 +120,13 @@ class GrpoSteps:
                 return ""
             greedy = self.collector.evaluate(self.held_out, 0.0)
             sampled = self.collector.evaluate(self.held_out, temperature)
-            return f"{sum(greedy)} {sum(sampled)}"
+            right = [sum(bool(one.correct) for one in scored) for scored in (sampled, greedy)]
+            lost = sum(one.correct is None for one in (*sampled, *greedy))
+            return " ".join(map(str, (*right, lost)))
 
-        greedy, sampled = map(int, self.ranks.share(self._guarded(work)).split())
-        return {"accuracy": sampled / len(self.held_out), "greedy_accuracy": greedy / len(self.held_out)}
+        sampled, greedy, lost = map(int, self.ranks.share(self._guarded(work)).split())
+        count = len(self.held_out)
+        return {"accuracy": sampled / count, "greedy_accuracy": greedy / count, "samples_lost": float(lost)}
 
     def _draws_ahead(self, step: int) -> bool:
         """Whether the next step's completions are drawn during this one."""
@@ -207,9 +213,7 @@ class GrpoSteps:
 
         return self.ranks.together(guarded)
 
-    def _train(
-        self, step: int, rollouts: Rollouts, lr: float, flag: float, timings: dict[str, float]
-    ) -> StepResult:
+    def _train(self, step: int, rollouts: Rollouts, lr: float, timings: dict[str, float]) -> StepResult:
         batch = self.recipe.batch
         members = members_of(rollouts, self.tasks, self.recipe)
         began = time.monotonic()
@@ -219,7 +223,7 @@ class GrpoSteps:
         began = time.monotonic()
         for epoch in range(batch.epochs):
             results += [
-                run_step(self.engine, self.objective, rows, batch, self.ranks, lr, flag)
+                run_step(self.engine, self.objective, rows, batch, self.ranks, lr)
                 for rows in passes[epoch]
                 if rows
             ]
@@ -227,8 +231,7 @@ class GrpoSteps:
         told = told_of(rollouts, members) | {"updates": len(results)}
         if not results:
             # No signal in any group: said by the counts, and no loss is made up for it.
-            flag = self.ranks.sum([flag])[0]
-            return StepResult(0.0, {}, flag=flag, told=told, shown=_SHOWN)
+            return StepResult(0.0, {}, told=told, shown=_SHOWN)
         return _combined(results, told)
 
     def _scored(self, members: Sequence[Member], step: int) -> list[list[list[PolicyRow]]]:
@@ -280,7 +283,6 @@ def _combined(results: Sequence[StepResult], told: dict[str, float | int]) -> St
         trained=sum(result.trained for result in results),
         # Not finite if one of them is not.
         grad_norm=sum(result.grad_norm for result in results) / count,
-        flag=results[-1].flag,
         told=told,
         shown=(*_SHOWN, *(name for name in ("entropy", "kl") if name in names)),
     )

@@ -53,9 +53,9 @@ class Steps(Protocol):
     def evaluates(self) -> bool:
         """Whether there is anything to evaluate on."""
 
-    def step(self, step: int, lr: float, flag: float) -> StepResult:
+    def step(self, step: int, lr: float) -> StepResult:
         """Train step number `step` (from 0). What it does follows from its number, the weights and the random
-        generators. `flag` comes back summed over ranks."""
+        generators."""
 
     def evaluate(self) -> dict[str, float]:
         """Figures of the model as it is; `metric` is one of them."""
@@ -226,10 +226,11 @@ class _Run:
             self._evaluate(step)
         while step < self.total and not stopped:
             began = time.monotonic()
-            result, lr = self._one_step(step, stop)
+            result, lr = self._one_step(step)
             step += 1
             self._note(step, result, lr, time.monotonic() - began)
-            stopped = "a signal" if result.flag else ""
+            # A signal may have reached one rank only: they agree here, and stop together.
+            stopped = "a signal" if ranks.most(float(stop.requested is not None)) else ""
             due = recipe.evaluation.every and step % recipe.evaluation.every == 0
             owed = self.job.steps.evaluates and (bool(due) or step == self.total)
             # A stop does not wait for an evaluation: the next start makes it up.
@@ -251,7 +252,7 @@ class _Run:
             self.counts.skipped,
         )
 
-    def _one_step(self, step: int, stop: StopRequest) -> tuple[StepResult, float]:
+    def _one_step(self, step: int) -> tuple[StepResult, float]:
         section = self.job.recipe.optimizer
         lr = lr_at(
             step,
@@ -261,9 +262,7 @@ class _Run:
             warmup_ratio=section.warmup_ratio,
             min_lr_ratio=section.min_lr_ratio,
         )
-        # A signal may reach one rank only: the step's sums carry it to all, who then stop together.
-        flag = float(stop.requested is not None)
-        return self.job.steps.step(step, lr, flag), lr
+        return self.job.steps.step(step, lr), lr
 
     def _note(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
         """Count, write down and show a step; raise where too many were skipped."""

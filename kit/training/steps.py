@@ -26,7 +26,6 @@ class StepResult:
         tokens: prompt and completion tokens that went through the model.
         trained: tokens that carry a loss.
         grad_norm: 2-norm before clipping; NaN or inf where the update was skipped; 0 in evaluation.
-        flag: sum over ranks of what `run_step` was given to agree on.
         told: what the phase tells of the step beside the losses; the same however often it is done again.
         timings: seconds and the like, which are not.
         shown: names of `others` and `told` for the terminal.
@@ -37,7 +36,6 @@ class StepResult:
     tokens: int = 0
     trained: int = 0
     grad_norm: float = 0.0
-    flag: float = 0.0
     told: Mapping[str, float | int | str] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
@@ -50,7 +48,6 @@ def run_step(
     batch: MicroSection,
     ranks: Ranks,
     lr: float,
-    flag: float = 0.0,
 ) -> StepResult:
     """Forward, backward and update on the rows of one step, which all ranks know.
 
@@ -67,7 +64,7 @@ def run_step(
         engine.backward(total / divisor)
         _add(totals, total, others)
     norm = engine.step(lr)
-    return _summed(totals, rows, (divisor, trained), norm, flag, ranks)
+    return _summed(totals, rows, (divisor, trained), norm, ranks)
 
 
 def evaluate(
@@ -87,7 +84,7 @@ def evaluate(
                 _add(totals, total, others)
     finally:
         engine.module.train()
-    return _summed(totals, rows, (objective.divisor(rows), trained), 0.0, 0.0, ranks)
+    return _summed(totals, rows, (objective.divisor(rows), trained), 0.0, ranks)
 
 
 def _my_plan(rows: Sequence[TokenRow], batch: MicroSection, ranks: Ranks) -> list[tuple[int, ...]]:
@@ -106,13 +103,12 @@ def _summed(
     rows: Sequence[TokenRow],
     divisors: tuple[float, int],
     norm: float,
-    flag: float,
     ranks: Ranks,
 ) -> StepResult:
     """One message for all sums of the step. The loss has a divisor of its own, the others trained tokens."""
-    sums = ranks.sums({**totals, "flag": flag})
+    sums = ranks.sums(totals)
     divisor, trained = divisors
-    flag, loss = sums.pop("flag"), sums.pop("loss") / divisor
+    loss = sums.pop("loss") / divisor
     means = {name: value / trained for name, value in sums.items()}
     tokens = sum(len(row) for row in rows)
-    return StepResult(loss, means, tokens, trained, norm, flag, shown=tuple(means))
+    return StepResult(loss, means, tokens, trained, norm, shown=tuple(means))

@@ -48,14 +48,14 @@ class TableSteps:
         """Whether there are validation rows."""
         return bool(self.validation)
 
-    def step(self, step: int, lr: float, flag: float) -> StepResult:
+    def step(self, step: int, lr: float) -> StepResult:
         """One optimizer step on the rows that are its turn."""
         batch = self.batch
         numbers = step_rows(
             step, self.row_count, batch.batch_size, batch.epochs, batch.seed, shuffle=batch.shuffle
         )
         rows = self.rows_of(step, numbers)
-        result = run_step(self.engine, self.objective, rows, batch, self.ranks, lr, flag)
+        result = run_step(self.engine, self.objective, rows, batch, self.ranks, lr)
         told: dict[str, float | str] = {
             "epoch": round((step + 1) * batch.batch_size / self.row_count, 6),
             "order": hashlib.sha256(repr(numbers).encode()).hexdigest()[:8],

@@ -216,10 +216,10 @@ def stopped_after(recipe: dict[str, Any], step: int) -> int:
 
     one_step = loop._Run._one_step
 
-    def signalled(self: Any, now: int, stop: Any) -> Any:
+    def signalled(self: Any, now: int) -> Any:
         if now + 1 == step:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return one_step(self, now, stop)
+        return one_step(self, now)
 
     loop._Run._one_step = signalled  # type: ignore[method-assign, assignment]
     outcome = distill(DistillRecipe.parse(recipe, "the test"))

@@ -213,8 +213,10 @@ def test_an_own_reward_that_gives_none() -> None:
     assert 0 < len(missing) < len(scored)
     assert all("rarely: none" in one.reason for one in missing)
     assert all(one.correct is False for one in scored)
-    with pytest.raises(ValueError, match=r"have no reward, more than .*0\.1: .*never: none"):
-        collected(half, rewards=rewarded("never"))
+    with collector(half, rewards=rewarded("never")) as (made, sampler):
+        with pytest.raises(ValueError, match=r"16 of 16 .* have no reward, more than .*0\.1: .*never: none"):
+            made.collect(0, nothing_known)
+        assert len(sampler.requests) == 16  # no other prompts were tried first
 
 
 # --- rewards and evaluation -------------------------------------------------------------------------------
@@ -241,9 +243,10 @@ def test_evaluation() -> None:
         return Failure("it hung") if prompt == 2 else right(prompt if prompt % 3 else prompt + 1)
 
     with collector(script) as (made, sampler):
-        assert made.evaluate(tasks(6), 0.6) == [False, True, False, False, True, True]
+        found = [one.correct for one in made.evaluate(tasks(6), 0.6)]
+        assert found == [False, True, None, False, True, True]
         seeds = [request.seed for request in sampler.requests]
-        assert made.evaluate(tasks(6), 0.6) == [False, True, False, False, True, True]
+        assert [one.correct for one in made.evaluate(tasks(6), 0.6)] == found
     assert [request.seed for request in sampler.requests] == seeds * 2
     assert len(set(seeds)) == 6
     assert not {sample_seed(11, p, a) for p in range(99) for a in range(9)} & set(seeds)

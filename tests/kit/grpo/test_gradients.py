@@ -167,7 +167,7 @@ def test_rows_of_no_advantage_may_be_left_out(folder: Path, kind: str) -> None:
     for chosen in (rows, [row for row in rows if row.advantage]):
         micro = collate(chosen, "cpu")
         total, _ = module(micro, PolicyObjective(section, TEMPERATURE, 259).token_loss(micro))
-        found.append((float(total), torch.autograd.grad(total, list(model.parameters()))))
+        found.append((float(total.detach()), torch.autograd.grad(total, list(model.parameters()))))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
     for whole, part in zip(found[0][1], found[1][1], strict=True):
         assert float((whole - part).abs().max()) < 1e-12 * float(whole.abs().max())

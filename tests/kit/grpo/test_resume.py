@@ -61,9 +61,9 @@ def _arm(step: int, point: str) -> None:
     now = [-1]
     one_step = steps.GrpoSteps.step
 
-    def noted(self: Any, number: int, lr: float, flag: float) -> Any:
+    def noted(self: Any, number: int, lr: float) -> Any:
         now[0] = number
-        return one_step(self, number, lr, flag)
+        return one_step(self, number, lr)
 
     steps.GrpoSteps.step = noted  # type: ignore[method-assign, assignment]
     update = 0

@@ -125,7 +125,7 @@ class Made:
         path.mkdir(parents=True)
 
     def step(self, step: int) -> Any:
-        return self.steps.step(step, 1e-3, 0.0)
+        return self.steps.step(step, 1e-3)
 
     def state(self) -> dict[str, Any]:
         return {name: tensor.clone() for name, tensor in self.engine.state()}
@@ -190,9 +190,7 @@ def test_several_updates_of_one_batch(make: Maker) -> None:
     assert bool((ratios[0] == 1).all())
     assert all(bool((ratio != 1).any()) for ratio in ratios[1:])
     assert result.trained == 2 * sum(
-        len(one.ids)
-        for group in _table(made, 0).groups
-        for one in group.completions
+        len(one.ids) for group in _table(made, 0).groups for one in group.completions
     )
 
 
@@ -204,8 +202,8 @@ def test_a_step_without_any_signal_is_no_update(make: Maker) -> None:
     """It is counted, nothing is made up for it, and the run goes on."""
     made = make(solved)
     before = made.state()
-    result = made.steps.step(0, 1e-3, 1.0)
-    assert (result.loss, result.grad_norm, result.flag, result.trained) == (0.0, 0.0, 1.0, 0)
+    result = made.steps.step(0, 1e-3)
+    assert (result.loss, result.grad_norm, result.trained) == (0.0, 0.0, 0)
     assert (result.told["updates"], result.told["groups_without_signal"], result.told["rows_moving"]) == (
         0,
         3,
@@ -402,10 +400,11 @@ def test_resumed_after_every_step(make: Maker, sections: dict[str, Any]) -> None
 def test_evaluation_is_of_the_weights_as_they_are(make: Maker) -> None:
     made = make(lambda prompt, attempt: f"\\boxed{{{prompt * (prompt != 2)}}}")
     assert made.steps.evaluates and (made.steps.metric, made.steps.lower_is_better) == ("accuracy", False)
-    assert made.steps.evaluate() == {"accuracy": 0.8, "greedy_accuracy": 0.8}
+    assert made.steps.evaluate() == {"accuracy": 0.8, "greedy_accuracy": 0.8, "samples_lost": 0}
     greedy, sampled = made.sampler.samplings
     assert (greedy.temperature, sampled.temperature) == (0.0, 1.0)
-    made.steps.evaluate()
+    made.sampler.script = lambda prompt, attempt: solved(prompt, attempt) if prompt else Failure("it hung")
+    assert made.steps.evaluate() == {"accuracy": 0.8, "greedy_accuracy": 0.8, "samples_lost": 2}
     assert made.sampler.synced == 1
     made.sampler.script = half
     made.step(0)

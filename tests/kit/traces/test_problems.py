@@ -115,3 +115,16 @@ def test_unreadable_rows_are_counted(teacher: Path, tmp_path: Path) -> None:
     found = load_tasks(TraceRecipe(teacher=teacher, dataset=str(path)))
     assert len(found.tasks) == 1
     assert found.refused["row cannot be read"] == 1
+
+
+def test_a_problem_that_the_template_cannot_render_is_left_out(tmp_path: Path) -> None:
+    teacher = make_teacher(tmp_path / "teacher")
+    (teacher / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if 'bad' in m['content'] %}{{ raise_exception('not that') }}{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
+    )
+    records = [Record(problem="1 + 1?", answer="2"), Record(problem="bad 1 + 2?", answer="3")]
+    found = tasks_of(teacher, records)
+    assert [task.record.problem for task in found.tasks] == ["1 + 1?"]
+    assert found.refused == {"the chat template fails": 1}
+    assert found.examples["the chat template fails"] == "row 2: not that"

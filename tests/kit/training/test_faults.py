@@ -30,10 +30,10 @@ def poison(recipe: dict[str, Any], steps: tuple[int, ...]) -> dict[str, Any]:
     one_step = loop._Run._one_step
     told = objective.DistillObjective.token_loss
 
-    def counted(self: Any, step: int, stop: Any) -> Any:
+    def counted(self: Any, step: int) -> Any:
         now[0] = step
         try:
-            return one_step(self, step, stop)
+            return one_step(self, step)
         finally:
             now[0] = -1  # evaluations are left alone
 

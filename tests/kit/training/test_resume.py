@@ -203,10 +203,10 @@ def stopped_at(recipe: dict[str, Any], step: int) -> int:
 
     original = loop._Run._one_step
 
-    def signalled(run: Any, number: int, stop: Any) -> Any:
+    def signalled(run: Any, number: int) -> Any:
         if number + 1 == step:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return original(run, number, stop)
+        return original(run, number)
 
     setattr(loop._Run, "_one_step", signalled)  # noqa: B010 - mypy takes no assignment to a method
     return train(recipe)

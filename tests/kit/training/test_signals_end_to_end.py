@@ -39,10 +39,10 @@ def train(recipe: dict[str, Any], kind: str = "", rank: int = 0, step: int = 0) 
 
     one_step = loop._Run._one_step
 
-    def signalled(self: Any, now: int, stop: Any) -> Any:
+    def signalled(self: Any, now: int) -> Any:
         if now == step and kind and int(os.environ["RANK"]) == rank:
             os.kill(os.getpid(), getattr(signal, kind))
-        return one_step(self, now, stop)
+        return one_step(self, now)
 
     loop._Run._one_step = signalled  # type: ignore[method-assign, assignment]
     outcome = distill(DistillRecipe.parse(recipe, "the test"))
