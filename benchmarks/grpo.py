@@ -5,14 +5,14 @@
 Two models on sums from `kit.worked`, in float32 on the CPU: one of 0.2 M parameters that has learnt them for
 a while (made at the first run, and kept under build/), and SmolLM2-135M-Instruct (`--model` names one alone).
 Both sides get the same weights, the same prompts in the same order, groups of the same size, temperature 1,
-the same limit, the same reward (`kit.rewards`), DAPO's loss without a reference, one AdamW (fused) update a
+the same limit, the same rewards (`kit.rewards`), DAPO's loss without a reference, one AdamW (fused) update a
 batch at the same rate, clipping at 1, and the same number of threads. Neither replaces groups without signal.
 
 Ours is the command that users run, `kit.grpo.phase.grpo`, sampling by the trainer's own weights
 (`rollout.sampler = "local"`). TRL samples by transformers' `generate`. Its other way, continuous batching,
-was ten times slower on a CPU (`--peer SIZE-continuous` measures it), and its vLLM back-end wants CUDA. What
-its training does at a time is not settled by the task: every `--peer` is such a size, and the fastest is the
-peer of the page.
+was ten times slower on a CPU (`--peer SIZE-continuous` measures it), and its vLLM back-end wants CUDA. How
+many completions a training pass of TRL's holds is free: every `--peer` is such a number, and the fastest one
+is compared with.
 
 Completions of a group whose rewards are all equal add nothing to the gradient; ours leaves them out of the
 training passes, TRL puts them through the model. The page says how many that were.
@@ -27,7 +27,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -48,6 +48,8 @@ AIM, MINIMUM, OTHER = 2.0, 1.5, 0.05
 """Ratio of completions a second, and largest share of our steps that is neither sampling nor gradient."""
 SMALL, SMOLLM2 = "small", "smollm2"
 NAMES = {SMALL: "0.2 M parameters", SMOLLM2: "SmolLM2-135M-Instruct"}
+PEERS = {SMALL: ("256", "128"), SMOLLM2: ("16",)}
+"""Completions of TRL's training passes: the fastest of the powers of two on one core."""
 FOLDER = ROOT / "build" / "grpo"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -128,19 +130,22 @@ def _side(measured: Sequence[Measured]) -> dict[str, Any]:
 def section(figures: dict[str, Any]) -> list[str]:
     """GRPO against TRL, for the page."""
     lines = [
-        "`kit.grpo` and TRL's `GRPOTrainer` on the same sums, prompts, reward, loss and learning rate, in",
-        f"float32 with {figures['threads']} threads, {figures['rounds']} runs each in turn after a step of",
-        "warm-up. TRL samples by transformers' `generate` (its continuous batching is far slower on a CPU).",
-        f"Ratio of completions a second, end to end (at least {MINIMUM}, aim {AIM:g}; the rest of our step",
-        f"under {OTHER:.0%}):",
+        "`kit.grpo` and TRL's `GRPOTrainer` on the same sums, prompts, rewards, loss and learning rate, in",
+        f"float32 with {figures['threads']} threads, in turn. TRL samples by transformers' `generate`: its",
+        "continuous batching is far slower on a CPU, and its vLLM wants CUDA. Ratio of completions a second,",
+        f"end to end, to TRL's faster way (at least {MINIMUM}, aim {AIM:g}), and our share of a step that is",
+        f"neither sampling nor gradient work (under {OTHER:.0%}):",
         "",
     ]
     for name, row in figures["models"].items():
         ratio, ours = row["ratio"], row["sides"][OURS]
         task = f"{row['batch_size']} prompts x {row['group_size']}, {row['max_tokens']} tokens at most"
+        if row["repetition"]:
+            task += ", also rewarded for not repeating itself since it solves hardly any"
+        runs = f"{row['rounds']} runs of {row['steps']} steps"
         lines.append(
-            f"- {NAMES[name]}, {task}: **{ratio['median']:.2f}** ({ratio['min']:.2f} to {ratio['max']:.2f}), "
-            f"rest {ours['other']:.1%}."
+            f"- {NAMES[name]}, {task}, {runs}: **{ratio['median']:.2f}** ({ratio['min']:.2f} to "
+            f"{ratio['max']:.2f}), {ours['other']:.1%}."
         )
     lines += [
         "",
@@ -179,7 +184,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each side.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of a run of the small model.")] = 12,
     model: Annotated[Literal["small", "smollm2", "both"], typer.Option(help="What is trained.")] = "both",
-    threads: Annotated[int, typer.Option(min=1, help="Of each side. Default: one a core.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each side. Default: one a core.")] = None,
     sampler: Annotated[Literal["local", "vllm"], typer.Option(help="Of our side.")] = "local",
     peer: Annotated[
         list[str] | None,
@@ -192,14 +197,15 @@ def main(
     threads = threads or os.cpu_count() or 1
     figures: dict[str, Any] = {"rounds": rounds, "threads": threads, "models": {}}
     with tempfile.TemporaryDirectory(prefix="aimo-grpo-") as scratch:
-        for name in names:
+        shapes = {name: _shape(name, steps, threads, sampler) for name in names}
+        for shape in shapes.values():
+            check_peers(peer or (), shape)
+        for name, shape in shapes.items():
             console.rule(NAMES[name])
-            settings = _settings(name, steps, threads, sampler)
-            peers = peer or (["256", "64"] if name == SMALL else [str(settings.samples)])
-            check_peers(peers, settings)
+            settings = _obtained(name, shape)
             wake_checkers(settings)
-            turns = rounds if name == SMALL else 1
-            found = measure(settings, peers, turns, Path(scratch))
+            turns = rounds if name == SMALL else 1  # minutes a run
+            found = measure(settings, peer or PEERS[name], turns, Path(scratch))
             figures["models"][name] = summary(found) | asdict(settings) | {"rounds": turns}
     _print(figures)
     if out is not None:
@@ -208,17 +214,20 @@ def main(
         raise typer.Exit(1)
 
 
-def _settings(name: str, steps: int, threads: int, sampler: str) -> Settings:
-    folder = FOLDER / name
-    made: Callable[[Path, int], Path] = obtain_smollm2
-    shape = Settings("", "", 4, 4, 64, 2, 1, threads, sampler, lr=1e-6)
+def _shape(name: str, steps: int, threads: int, sampler: str) -> Settings:
     if name == SMALL:
-        import torch
+        return Settings("", "", 32, 8, 96, steps, 2, threads, sampler)
+    return Settings("", "", 4, 4, 64, 2, 1, threads, sampler, lr=1e-6, repetition=0.1)
 
-        torch.set_num_threads(1)  # the fastest for the training of a model of this size
-        shape, made = Settings("", "", 32, 8, 96, steps, 2, threads, sampler), make_small
-    trained = made(folder, shape.batch_size * (shape.warm_up + shape.steps))
-    return replace(shape, model=str(trained), data=str(folder / "problems.jsonl"))
+
+def _obtained(name: str, shape: Settings) -> Settings:
+    """With the model and the problems, which are made or fetched where they are not here."""
+    import torch
+
+    torch.set_num_threads(1)  # the fastest for the training of a small model
+    folder, count = FOLDER / name, shape.batch_size * (shape.warm_up + shape.steps)
+    model = make_small(folder, count) if name == SMALL else obtain_smollm2(folder, count)
+    return replace(shape, model=str(model), data=str(folder / "problems.jsonl"))
 
 
 def check_peers(peers: Sequence[str], settings: Settings) -> None:

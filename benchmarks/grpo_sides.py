@@ -33,6 +33,8 @@ class Settings:
         steps: timed; `warm_up` more come first.
         threads: of torch.
         sampler: ours, `local` or `vllm`.
+        repetition: weight of a reward against repeated pairs of tokens, beside the answer's. Where a model
+            hardly ever solves anything, it makes rewards differ, so that there is something to train.
     """
 
     model: str
@@ -45,11 +47,17 @@ class Settings:
     threads: int
     sampler: str = "local"
     lr: float = 2e-4
+    repetition: float = 0.0
 
     @property
     def samples(self) -> int:
         """Completions of a step."""
         return self.batch_size * self.group_size
+
+    @property
+    def rewards(self) -> dict[str, Any]:
+        """The `rewards` section of both sides."""
+        return {"answer": 1.0, "repetition": self.repetition, "ngram": 2}
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def recipe_of(settings: Settings, out: Path) -> dict[str, Any]:
             "mismatch": "none" if settings.sampler == "local" else "token",
             "mask_cut_off": False,
         },
-        "rewards": {"answer": 1.0},
+        "rewards": settings.rewards,
         "optimizer": {"lr": settings.lr, "schedule": "constant", "warmup_ratio": 0.0},
         "parallel": {"engine": "torch"},
         "checkpoint": {"every": 0, "asynchronous": False},
@@ -341,7 +349,7 @@ def wake_checkers(settings: Settings) -> None:
 
 @contextmanager
 def reward_function(settings: Settings) -> Iterator[Callable[..., list[float]]]:
-    """Our reward of an answer, called as TRL calls one."""
+    """Our rewards, called as TRL calls one."""
     from kit.grpo.rollout import Completion
     from kit.rewards.judge import Judge, Sample
     from kit.rewards.recipe import RewardSection
@@ -351,7 +359,7 @@ def reward_function(settings: Settings) -> Iterator[Callable[..., list[float]]]:
 
     end_id = open_chat(load_tokenizer(Path(settings.model)), settings.model).end_id
 
-    with Judge(RewardSection(answer=1.0), settings.max_tokens) as judge:
+    with Judge(RewardSection(**settings.rewards), settings.max_tokens) as judge:
 
         def answer(
             completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], answer: list[str], **_: Any

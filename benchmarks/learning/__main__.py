@@ -1,23 +1,28 @@
 """Proofs that the training learns, at a size that runs on two CPU cores in minutes.
 
     python -m benchmarks.learning distill [--seeds N] [--steps N] [--quick] [--json FILE]
+    python -m benchmarks.learning grpo [--quick] [--json FILE]
 
 `distill` trains a teacher of some 100,000 parameters on worked sums, then students with and without its token
-distributions, and compares them on held-out problems: see `distill.toml` for the sizes. A study that was
-stopped goes on where it was.
+distributions, and compares them on held-out problems: see `distill.toml` for the sizes. `grpo` trains small
+distilled models with verifiable rewards, with and without each ingredient of the recipe: see `grpo.toml`. A
+study that was stopped goes on where it was.
 """
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from benchmarks.learning import report
+from benchmarks.learning import grpo_report, grpo_study, report
+from benchmarks.learning.grpo_settings import GRPO, GrpoStudy
+from benchmarks.learning.runs import read_result
 from benchmarks.learning.settings import DISTILL, DistillStudy
-from benchmarks.learning.study import BASE, TEACHER, read_result, run_all, run_one, students
+from benchmarks.learning.study import BASE, TEACHER, run_all, run_one, students
 from benchmarks.shared import ROOT
 from submission.cli import run
 from submission.files import write_text
@@ -27,6 +32,17 @@ QUICK = (
     *("teacher.training.steps=10", "base.training.steps=10", "student_training.steps=5", "seeds=[0, 1]"),
 )
 """Overrides that run every part once; what they measure says nothing."""
+GRPO_QUICK = (
+    *("start.first_steps=5", "start.training.steps=5", "start.rounds=1", "policy.steps=2", "seeds=[0, 1]"),
+    *(
+        "policy.problems=100",
+        "policy.batch_size=4",
+        "test_problems=20",
+        "validation_problems=20",
+        "samples=1",
+    ),
+)
+"""The same for the study of GRPO."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(soft_wrap=True, emoji=False, highlight=False)
@@ -61,20 +77,56 @@ def distill(
     run_all(study, folder, jobs, lambda line: console.print(line, markup=False))
     runs = {(arm, seed): read_result(folder, f"{arm}-{seed}") for arm, seed in students(study)}
     figures = report.figures(study, read_result(folder, TEACHER), read_result(folder, BASE), runs)
-    text = json.dumps(figures, indent=1) + "\n"
-    for path in (folder / "figures.json", json_path):
-        if path is not None:
-            write_text(path, text)
+    _keep(figures, folder, json_path)
     report.plot(figures, plot or folder / "distill.png")
     console.print("\n".join(report.section(figures)), markup=False)
     minutes = (time.monotonic() - started) / 60
     console.print(f"{minutes:.1f} min; runs, figures and plot are in {folder}", markup=False)
 
 
+@app.command()
+def grpo(
+    settings: Annotated[Path, typer.Option(help="The study's settings.")] = GRPO,
+    override: Annotated[list[str] | None, typer.Option("--set", help="key=value. Repeatable.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps of every part, in minutes.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Where the runs are kept.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write. Default: in the folder.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """GRPO from distilled starts, with and without each ingredient, by seeds, on held-out problems."""
+    study = GrpoStudy.load(settings, [*(GRPO_QUICK if quick else ()), *(override or ())])
+    folder = (folder or ROOT / "build" / "learning" / ("grpo_quick" if quick else "grpo")).resolve()
+    started = time.monotonic()
+    grpo_study.run_all(study, folder, jobs, lambda line: console.print(line, markup=False))
+    starts = {seed: read_result(folder, f"{grpo_study.START}-{seed}") for seed in study.seeds}
+    runs = {(run.arm, run.seed): read_result(folder, run.name) for run in grpo_study.policy_runs(study)}
+    figures = grpo_report.figures(study, starts, runs)
+    _keep(figures, folder, json_path)
+    grpo_report.plot(figures, plot or folder / "grpo.png")
+    console.print("\n".join(grpo_report.section(figures)), markup=False)
+    minutes = (time.monotonic() - started) / 60
+    console.print(f"{minutes:.1f} min; runs, figures and plot are in {folder}", markup=False)
+
+
+def _keep(figures: Mapping[str, Any], folder: Path, also: Path | None) -> None:
+    """Write the figures."""
+    text = json.dumps(figures, indent=1) + "\n"
+    for path in (folder / "figures.json", also):
+        if path is not None:
+            write_text(path, text)
+
+
 @app.command(hidden=True)
 def one(folder: Path, name: str) -> None:
     """One run of a study: what `distill` starts in processes of their own."""
     run_one(folder, name)
+
+
+@app.command(hidden=True)
+def grpo_one(folder: Path, name: str) -> None:
+    """One run of a study: what `grpo` starts in processes of their own."""
+    grpo_study.run_one(folder, name)
 
 
 if __name__ == "__main__":

@@ -89,46 +89,61 @@ class DistillStudy(Recipe):
 
 def stage_recipe(study: DistillStudy, stage: Stage, out: Path, data: Path) -> DistillRecipe:
     """The teacher's or the base model's own training, from the checkpoint in `out`/init."""
-    training = stage.training
-    return _recipe(study, out, training, training.steps, (data, stage.problems), out / "init", 0, alpha=0.0)
+    return supervised_recipe(
+        stage.training, out=out, start=out / "init", data=(data, stage.problems), max_length=study.max_length
+    )
 
 
 def student_recipe(study: DistillStudy, folder: Path, arm: Arm, seed: int, out: Path) -> DistillRecipe:
     """One student's run in the study's `folder`."""
-    alpha = study.alpha if arm == "kd" else 0.0
     # The same traces; those of `kd` name the teacher's log-probabilities of their tokens.
     traces = out / "cached.jsonl" if arm == "kd" else folder / f"traces-{seed}.jsonl"
-    data = (traces, study.traces)
-    start = folder / "base" / "model"
-    return _recipe(study, out, study.student_training, study.arm_steps(arm), data, start, seed, alpha)
+    return supervised_recipe(
+        study.student_training.model_copy(update={"steps": study.arm_steps(arm)}),
+        out=out,
+        start=folder / "base" / "model",
+        data=(traces, study.traces),
+        max_length=study.max_length,
+        seed=seed,
+        alpha=study.alpha if arm == "kd" else 0.0,
+        temperature=study.temperature,
+    )
 
 
-def _recipe(
-    study: DistillStudy,
-    folder: Path,
+def supervised_recipe(
     training: Training,
-    steps: int,
-    data: tuple[Path, int],
+    *,
+    out: Path,
     start: Path,
-    seed: int,
-    alpha: float,
+    data: tuple[Path, int],
+    max_length: int,
+    seed: int = 0,
+    alpha: float = 0.0,
+    temperature: float = 1.0,
 ) -> DistillRecipe:
+    """A run of so many steps, however few the data.
+
+    Args:
+        start: checkpoint to begin from.
+        data: records with completions, and how many there are.
+        alpha: share of distillation in the loss; 0 is cross-entropy alone.
+    """
     path, rows = data
     batch = {
         "batch_size": training.batch_size,
-        "max_length": study.max_length,
+        "max_length": max_length,
         "overlong": "drop",
         # One forward pass a step. Packed into one row, short sequences would cost more in attention on a CPU
         # than their padding does.
-        "micro_batch_tokens": training.batch_size * study.max_length,
+        "micro_batch_tokens": training.batch_size * max_length,
         "packing": False,
-        "epochs": math.ceil(steps * training.batch_size / rows) + 1,
-        "max_steps": steps,
+        "epochs": math.ceil(training.steps * training.batch_size / rows) + 1,
+        "max_steps": training.steps,
         "seed": seed,
     }
     return DistillRecipe.parse(
         {
-            "out": folder,
+            "out": out,
             "seed": seed,
             "model": {"path": str(start), "dtype": "float32", "gradient_checkpointing": False},
             "batch": batch,
@@ -138,7 +153,7 @@ def _recipe(
             "logging": {"live": "never"},
             "data": {"path": str(path)},
             "teacher": {"source": "cached"},
-            "loss": {"alpha": alpha, "temperature": study.temperature},
+            "loss": {"alpha": alpha, "temperature": temperature},
         },
         "the study's settings",
     )

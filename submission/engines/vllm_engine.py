@@ -137,7 +137,11 @@ def engine_arguments(model: Path, settings: EngineSettings, max_context: int) ->
         "generation_config": "vllm",
         "seed": 0,
     }
-    if not cpu:
+    if cpu:
+        # vLLM 0.32 steps back a seeded generator after a part of a prompt, which torch's on the CPU cannot do:
+        # the engine dies of it. Prompts are read whole, so one must fit a step.
+        arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_context, 2_048)}
+    else:
         arguments |= {
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "tensor_parallel_size": settings.tensor_parallel_size,

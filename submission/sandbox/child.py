@@ -10,7 +10,7 @@ from submission.frames import Parser, encode
 from submission.sandbox.layers import PIDS, Setup
 from submission.sandbox.namespaces import fork_alone
 from submission.sandbox.output import Clip
-from submission.sandbox.worker import become_worker
+from submission.sandbox.worker import GO, become_worker
 
 _MAX_READ = 1 << 16
 
@@ -41,13 +41,20 @@ class Child:
         self.replies, reply_sink = os.pipe()
         self.output, output_sink = os.pipe()
         theirs = (request_source, reply_sink, output_sink)
-        self.pid = fork_alone(alone=not layers[PIDS])
-        if self.pid == 0:
-            become_worker(setup, layers, self.scratch, server, slot, theirs)
+        try:
+            self.pid = fork_alone(alone=not layers[PIDS])
+            if self.pid == 0:
+                become_worker(setup, layers, self.scratch, server, slot, theirs)
+        except OSError:
+            for one in (*theirs, *self.pipes):
+                os.close(one)
+            self.scratch.rmdir()
+            raise
         for one in theirs:
             os.close(one)
         for one in self.pipes:
             os.set_blocking(one, False)
+        os.write(self.requests, GO)
 
     @property
     def pipes(self) -> tuple[int, int, int]:

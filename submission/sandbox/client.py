@@ -3,27 +3,17 @@
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from submission.frames import Channel, ClosedError, encode
-from submission.sandbox import scratch as folders
-from submission.sandbox.installation import PACKAGE_ROOT, library_folders, readable_paths
-from submission.sandbox.layers import ALWAYS, LAYERS, Setup
+from submission.sandbox.layers import ALWAYS, LAYERS
+from submission.sandbox.process import START_SECONDS, ServerProcess
 from submission.sandbox.result import Result
 
 if TYPE_CHECKING:
@@ -31,17 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 120.0
-"""For a server to import its modules; a second or two on an idle machine."""
 _GRACE_SECONDS = 15.0
 """Beyond a call's time: for the server to end it."""
-_END_SECONDS = 10.0
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from submission.sandbox.server import main; main(int(sys.argv[2]))"
-)
-_PIPE_BYTES = 1 << 20
-_F_SETPIPE_SZ = 1031
 
 
 class Sandbox:
@@ -86,12 +67,13 @@ class Sandbox:
         self._sessions: set[int] = set()
         self._closed = False
         self._broken = ""
-        self._server: _Server | None = None
-        self._server = self._start()
-        self.layers: dict[str, str] = self._server.layers
+        self._server: ServerProcess | None = None
+        server = self._start()
+        self.layers: dict[str, str] = server.layers
         """Each layer's name, with the reason why this system does not have it; empty where it does."""
-        self.missing_modules: dict[str, str] = self._server.missing_modules
+        self.missing_modules: dict[str, str] = server.missing_modules
         """Modules of `settings.preload` that could not be imported, and why."""
+        self._adopt(server)
         for name, reason in self.layers.items():
             if reason:
                 log.warning("the sandbox runs without the layer %r: %s", name, reason)
@@ -136,10 +118,10 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def _start(self) -> "_Server":
-        return _Server(self.settings, self._readable, self._without, self._restart)
+    def _start(self) -> "ServerProcess":
+        return ServerProcess(self.settings, self._readable, self._without, self._restart)
 
-    def _restart(self, ended: "_Server") -> None:
+    def _restart(self, ended: "ServerProcess") -> None:
         """Replace a server that ended, in the thread that saw it end."""
         with self._lock:
             if self._closed or self._server is not ended:
@@ -154,14 +136,19 @@ class Sandbox:
                 self._broken = str(error)
                 self._changed.notify_all()
             return
-        with self._changed:
-            if not self._closed:
-                self._server = server
-                self._changed.notify_all()
-                return
-        server.close()
+        if not self._adopt(server):
+            server.close()
 
-    def _ready(self) -> "_Server | None":
+    def _adopt(self, server: "ServerProcess") -> bool:
+        with self._changed:
+            if self._closed:
+                return False
+            self._server = server
+            self._changed.notify_all()
+        server.listen()
+        return True
+
+    def _ready(self) -> "ServerProcess | None":
         """The server, where one is up now."""
         with self._lock:
             if self._closed:
@@ -170,7 +157,7 @@ class Sandbox:
                 raise RuntimeError(f"the sandbox does not start any more: {self._broken}")
             return self._server
 
-    def _await_ready(self) -> "_Server":
+    def _await_ready(self) -> "ServerProcess":
         with self._changed:
             self._changed.wait_for(lambda: self._server or self._closed or self._broken, START_SECONDS)
         server = self._ready()
@@ -194,7 +181,7 @@ class Session:
         self._number = number
         self._busy = threading.Lock()
 
-    async def run(self, code: str, timeout: float | None = None) -> Result:
+    async def run(self, code: str, timeout: float | None = None) -> Result:  # noqa: ASYNC109  # the cell's
         """Run a cell; never raises for what the code does.
 
         A cancelled `await` ends the cell and clears the session.
@@ -209,7 +196,9 @@ class Session:
         with self._one_at_a_time():
             if refused := self._refused(code):
                 return refused
-            server = self._sandbox._ready() or await asyncio.to_thread(self._sandbox._await_ready)
+            server = self._sandbox._ready()
+            if server is None:
+                server = await asyncio.to_thread(self._sandbox._await_ready)
             call = server.call(self._number, code, self._seconds(timeout))
             try:
                 waiting = asyncio.wrap_future(call.future)
@@ -226,7 +215,9 @@ class Session:
         with self._one_at_a_time():
             if refused := self._refused(code):
                 return refused
-            server = self._sandbox._ready() or self._sandbox._await_ready()
+            server = self._sandbox._ready()
+            if server is None:
+                server = self._sandbox._await_ready()
             call = server.call(self._number, code, self._seconds(timeout))
             try:
                 return call.future.result(call.seconds + _GRACE_SECONDS)
@@ -282,183 +273,3 @@ _UNANSWERED = Result(
     timed_out=True,
     killed=True,
 )
-_ENDED = Result(error="the sandbox was ended and starts anew; the variables are gone", killed=True)
-
-
-class _Call:
-    def __init__(self, number: int, session: int, seconds: float) -> None:
-        self.number = number
-        self.session = session
-        self.seconds = seconds
-        self.future: Future[Result] = Future()
-
-
-class _Server:
-    """One server process; a thread reads its replies."""
-
-    def __init__(
-        self, settings: "SandboxSettings", readable: Sequence[Path], without: Sequence[str], on_end: Any
-    ) -> None:
-        self._on_end = on_end
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        self._calls: dict[int, _Call] = {}
-        self._ended = False
-        self._fatal = ""
-        # Its workers pass through, where each has a user of its own; they can neither list nor write it.
-        self._folder = Path(tempfile.mkdtemp(prefix="aimo-sandbox-")).resolve()
-        self._folder.chmod(0o711)
-        setup = Setup(
-            folder=str(self._folder),
-            readable=tuple(readable_paths(readable)),
-            preload=settings.preload,
-            memory_mb=settings.memory_mb,
-            disk_mb=settings.disk_mb,
-            output_bytes=settings.output_chars,
-            without=tuple(without),
-        )
-        paths = [str(PACKAGE_ROOT), *library_folders(), *(str(Path(path).resolve()) for path in readable)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-c", _BOOT, json.dumps(paths), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            cwd=self._folder,
-            env=_environment(self._folder),
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._sink = self._process.stdin.fileno()
-        self._channel = Channel(self._process.stdout.fileno(), self._sink)
-        try:
-            self._await_ready(setup)
-        except BaseException:
-            self.close()
-            raise
-        # Requests are written whole and at once: a pipe of this size takes them while the server forks.
-        os.set_blocking(self._sink, True)
-        with contextlib.suppress(OSError):
-            import fcntl
-
-            fcntl.fcntl(self._sink, _F_SETPIPE_SZ, _PIPE_BYTES)
-        self._reader = threading.Thread(target=self._read, name="sandbox", daemon=True)
-        self._reader.start()
-
-    def _await_ready(self, setup: Setup) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        try:
-            self._channel.send(asdict(setup), deadline)
-            ready = self._channel.receive(deadline)
-        except TimeoutError:
-            raise RuntimeError(f"the sandbox's server did not start within {START_SECONDS:.0f} s") from None
-        except ClosedError:
-            raise RuntimeError("the sandbox's server ended at its start") from None
-        if "ready" not in ready:
-            raise RuntimeError(f"the sandbox's server failed at its start:\n{ready.get('fatal')}")
-        self.layers: dict[str, str] = ready["ready"]
-        self.missing_modules: dict[str, str] = ready["modules"]
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def why(self) -> str:
-        """The error that it ended with, if it told one."""
-        return f" with:\n{self._fatal}" if self._fatal else ""
-
-    def call(self, session: int, code: str, seconds: float) -> _Call:
-        """Send a cell off; its future is always resolved, by `_ENDED` if the server ends."""
-        call = _Call(next(self._numbers), session, seconds)
-        with self._lock:
-            if self._ended:
-                call.future.set_result(_ENDED)
-                return call
-            self._calls[call.number] = call
-        self.tell({"do": "run", "session": session, "number": call.number, "code": code, "seconds": seconds})
-        return call
-
-    def cancel(self, call: _Call) -> None:
-        """End a cell that nobody waits for any more."""
-        with self._lock:
-            if self._calls.pop(call.number, None) is None:
-                return
-        self.tell({"do": "cancel", "session": call.session, "number": call.number})
-
-    def tell(self, message: dict[str, Any]) -> None:
-        """Write one message; into the void where the server has ended, which its reader sees."""
-        data = memoryview(encode(message))
-        with self._lock:
-            if self._ended:
-                return
-            with contextlib.suppress(OSError):
-                while data:
-                    data = data[os.write(self._sink, data) :]
-
-    def kill(self) -> None:
-        """End a server that no longer answers, and by that all its workers."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
-
-    def close(self) -> None:
-        """End it in peace, by force if need be; removes its folder."""
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        reader = getattr(self, "_reader", None)
-        if reader is not None and reader is not threading.current_thread():
-            reader.join()
-        with self._lock:
-            self._ended = True
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None and not pipe.closed:
-                    pipe.close()
-        if self._folder.exists():
-            folders.remove(self._folder)
-
-    def _read(self) -> None:
-        with contextlib.suppress(ClosedError):
-            while True:
-                message = self._channel.receive()
-                if "fatal" in message:
-                    self._fatal = message["fatal"]
-                    continue
-                with self._lock:
-                    call = self._calls.pop(message.pop("number"), None)
-                if call is not None:
-                    _resolve(call, Result(**message))
-        with self._lock:
-            self._ended = True
-            calls, self._calls = self._calls, {}
-        for call in calls.values():
-            _resolve(call, _ENDED)
-        self._on_end(self)
-
-
-def _resolve(call: _Call, result: Result) -> None:
-    with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
-        call.future.set_result(result)
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of ours but what the interpreter needs to find its libraries."""
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    return {
-        **kept,
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        # One thread each: a pool of threads does not survive a fork, and the workers share the cores.
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-    }

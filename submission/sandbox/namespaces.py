@@ -1,5 +1,6 @@
-"""Namespaces: the server leaves the network and the System V IPC, each worker is alone among its processes."""
+"""Namespaces: the server leaves the network and System V IPC, each worker is alone among its processes."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -36,24 +37,69 @@ def leave_network() -> None:
 def fork_alone(*, alone: bool) -> int:
     """`os.fork`; with `alone` the child is the first process of a new pid namespace.
 
-    When the first process of a namespace ends, the kernel kills all others in it. OSError where the system
+    When the first process of a namespace ends, the kernel kills all others in it. The caller must be one that
+    `submission.processes.adopt_orphans` made a parent of its children's children. OSError where the system
     does not allow it.
     """
     if not alone:
         return os.fork()
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
-    try:
-        libc_call("unshare", _CLONE_NEWPID)
-        try:
-            return os.fork()
-        finally:
-            # Back to our own, for the next fork; the child may not, and need not.
-            if not is_first():
-                libc_call("setns", own, _CLONE_NEWPID)
-    finally:
-        os.close(own)
+    return _fork_directly() if _can_return() else _fork_between()
 
 
 def is_first() -> bool:
     """Whether this process is the first of its pid namespace, as a worker is that `fork_alone` made."""
     return os.getpid() == 1
+
+
+@functools.cache
+def _can_return() -> bool:
+    """Whether this process may enter its own pid namespace, as it must after `unshare`: only root may."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        libc_call("setns", own, _CLONE_NEWPID)
+    except OSError:
+        return False
+    finally:
+        os.close(own)
+    return True
+
+
+def _fork_directly() -> int:
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        libc_call("unshare", _CLONE_NEWPID)
+        child = os.fork()
+        if child != 0:
+            libc_call("setns", own, _CLONE_NEWPID)
+        return child
+    finally:
+        os.close(own)
+
+
+def _fork_between() -> int:
+    """By a process that enters the namespace for its children, and ends: a second fork's milliseconds."""
+    source, sink = os.pipe()
+    between = os.fork()
+    if between == 0:
+        child = -1
+        try:
+            libc_call("unshare", _CLONE_NEWPID)
+            child = os.fork()
+            if child != 0:
+                os.write(sink, b"%d" % child)
+        except OSError as error:
+            os.write(sink, b"-%d" % (error.errno or 0))
+        finally:
+            if child != 0:
+                os._exit(0)
+        os.close(source)
+        os.close(sink)
+        return 0
+    os.close(sink)
+    os.waitpid(between, 0)
+    said = os.read(source, 32)  # not until its end: the child holds the other end for a moment more
+    os.close(source)
+    child = int(said or b"-0")
+    if child <= 0:
+        raise OSError(-child, f"pid namespace: {os.strerror(-child)}")
+    return child

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """Of one cell; all texts are cut to the sandbox's limits, and are the model's words, to be trusted as such.
+    """Of one cell. All texts are cut to the sandbox's limits; they are the model's words.
 
     Args:
         output: what it printed, both streams as they came.

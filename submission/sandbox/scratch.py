@@ -39,7 +39,7 @@ def remove_small(folder: Path) -> bool:
     if len(entries) > _FEW or any(entry.is_dir(follow_symlinks=False) for entry in entries):
         return False
     for entry in entries:
-        os.unlink(entry.path)
+        Path(entry.path).unlink()
     folder.rmdir()
     return True
 

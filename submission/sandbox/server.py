@@ -9,8 +9,6 @@ killed itself, the kernel kills the workers.
 """
 
 import contextlib
-import gc
-import importlib
 import itertools
 import os
 import selectors
@@ -29,6 +27,7 @@ from submission.processes import adopt_orphans, children, end_family
 from submission.sandbox import scratch as folders
 from submission.sandbox.child import Child
 from submission.sandbox.layers import PIDS, Setup, forks_possible, probe
+from submission.sandbox.preload import preload
 
 _TICK = 0.2
 """Seconds between two looks at whether the parent is still there."""
@@ -124,7 +123,9 @@ class Server:
     def end(self) -> None:
         """Kill all workers and remove what they left."""
         for session in self._sessions.values():
-            session.closed = True
+            # Nobody is there to be told.
+            session.closed, session.call = True, None
+            session.dying = [(worker, None) for worker, _ in session.dying]
             self._end_worker(session, None)
         deadline = time.monotonic() + 5.0
         while (self._sessions or self._removers) and time.monotonic() < deadline:
@@ -350,34 +351,6 @@ def is_reply(message: dict[str, Any], call: Call | None) -> bool:
     )
 
 
-def preload(names: tuple[str, ...]) -> dict[str, str]:
-    """Import modules for all workers to share; the names of those that fail, with the reason."""
-    missing = {}
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            missing[name] = str(error)
-    if "sympy" in sys.modules:
-        _warm_up_sympy()
-    # What is imported stays in pages that the collector of no worker touches.
-    gc.collect()
-    gc.freeze()
-    return missing
-
-
-def _warm_up_sympy() -> None:
-    """Have it import what its solvers import at first use: 0.1 s for each worker otherwise."""
-    import sympy
-
-    x = sympy.Symbol("x")
-    sympy.solve(x**2 - x - 1, x)
-    sympy.integrate(x * sympy.sin(x), x)
-    sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2)
-    sympy.factorint(2**31 + 11)
-    sympy.Matrix([[1, 2], [3, 4]]).eigenvals()
-
-
 def _end(*_: object) -> None:
     raise _EndedError
 
@@ -392,8 +365,7 @@ def main(parent: int) -> None:
     os.close(nowhere)
     channel = Channel(source, sink)
     setup = channel.receive()
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in setup.items()}
-    own = Setup(**values)
+    own = Setup.read(setup)
     server = Server(own, source, sink, parent)
     try:
         server.serve()

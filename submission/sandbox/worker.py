@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from submission.frames import Channel
 from submission.sandbox.cell import Notebook
@@ -25,6 +25,8 @@ from submission.sandbox.output import CutStream
 
 REQUESTS, REPLIES = 3, 4
 """Descriptors; 0 is /dev/null, 1 and 2 the output."""
+GO = b"!"
+"""What the server writes first, once the worker is its child."""
 _THREAD_SECONDS = 0.2
 """For threads that a call started to end by themselves."""
 
@@ -52,6 +54,9 @@ def become_worker(
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         _place(*pipes)
+        # Its parent may still be the process between, with which it is not to end.
+        if os.read(REQUESTS, len(GO)) != GO:
+            os._exit(1)
         os.umask(0o077)
         confine(setup, layers, scratch, server, slot)
         _serve(setup, scratch)
@@ -83,8 +88,8 @@ def _serve(setup: Setup, scratch: Path) -> None:
     gc.enable()
     output = CutStream(1, setup.output_bytes, setup.output_bytes - setup.output_bytes // 2)
     # Written through at once, so that the text of a call that never returns is not lost.
-    stream = io.TextIOWrapper(
-        output,  # type: ignore[arg-type]  # nothing of a buffer is needed to write through
+    stream: Any = io.TextIOWrapper(
+        cast(Any, output),  # nothing of a buffer is needed to write through
         encoding="utf-8",
         errors="backslashreplace",
         write_through=True,
@@ -95,7 +100,7 @@ def _serve(setup: Setup, scratch: Path) -> None:
     while True:
         request = channel.receive()
         # A cell may have put anything in their place.
-        sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[misc]
+        sys.stdout = sys.stderr = stream
         sys.stdin = nothing
         shown = notebook.run(request["code"])
         _join_threads(time.monotonic() + min(_THREAD_SECONDS, request["seconds"]))

@@ -1,10 +1,19 @@
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.grpo import check_peers, measure, passed, section, summary, title
-from benchmarks.grpo_sides import Measured, Settings, recipe_of, reward_function, trl_rows
-from kit.data.records import write_records
+from benchmarks.grpo_sides import (
+    Measured,
+    Settings,
+    recipe_of,
+    reward_function,
+    taken,
+    trl_rows,
+    wake_checkers,
+)
+from kit.data.records import read_records, write_records
 from kit.worked import Difficulty, generate
 from tests.tiny import make_tiny_checkpoint
 
@@ -102,14 +111,30 @@ def test_trl_is_given_our_reward(settings: Settings) -> None:
     with reward_function(settings) as reward:
         # The third is right, but the limit cut it.
         assert reward(said, [[1, end], [1, end], [1, 2]], ["7", "7", "7"]) == [1.0, 0.0, 0.0]
+    with reward_function(replace(settings, repetition=0.5)) as reward:
+        # Of seven pairs two are distinct.
+        assert reward(said[:1], [[1] * 7 + [end]], ["7"]) == [pytest.approx(1 + 0.5 * (2 / 7 - 1))]
+
+
+def test_the_first_problem_taken_wakes_the_checkers(settings: Settings, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    write_records(data, generate(6, "train", 0, TASK))
+    before = [record.answer for record in read_records(data)]
+    mine = replace(settings, data=str(data))
+    wake_checkers(mine)
+    after = [record.answer for record in read_records(data)]
+    first = taken(mine, 6)[0]
+    assert trl_rows(mine)[0]["answer"] == after[first] == "\\sqrt{2}"
+    assert [one == other for one, other in zip(before, after, strict=True)].count(False) == 1
+    assert sorted(taken(mine, 6)) == list(range(6))
 
 
 @pytest.mark.slow
 def test_all_sides_run_and_do_the_same_work(settings: Settings, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="the peer, TRL, is not installed")
     found = measure(settings, ["4"], 1, tmp_path)
-    row = summary(found) | {"batch_size": 2, "group_size": 4, "max_tokens": 10}
-    lines = section({"threads": 1, "rounds": 1, "models": {"small": row}})
+    row = summary(found) | asdict(settings) | {"rounds": 1}
+    lines = section({"threads": 1, "models": {"small": row}})
     assert [line.split("|")[2].strip() for line in lines[-2:]] == ["ours", "TRL, 4 at a time"]
     for (one,) in found.values():
         assert one.completions == 16

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.learning.__main__ import QUICK
+from benchmarks.learning.runs import load_settings
 from benchmarks.learning.settings import DISTILL, DistillStudy, Stage, stage_recipe, student_recipe
-from benchmarks.learning.study import load_study, prepare, run_all, students
+from benchmarks.learning.study import prepare, run_all, students
 from benchmarks.shared import ROOT
 from kit.data.records import read_records
 from kit.training.model import find_model
@@ -61,7 +62,7 @@ def test_every_seed_has_every_arm() -> None:
 
 def test_a_folder_holds_one_study(tmp_path: Path) -> None:
     prepare(SMALL, tmp_path)
-    assert load_study(tmp_path) == SMALL
+    assert load_settings(DistillStudy, tmp_path) == SMALL
     parts = {path.stem: list(read_records(path)) for path in tmp_path.glob("*.jsonl")}
     assert {name: len(records) for name, records in parts.items()} == {
         **{"teacher": 60, "base": 50, "test": 10},
@@ -74,7 +75,7 @@ def test_a_folder_holds_one_study(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other settings"):
         prepare(SMALL.model_copy(update={"alpha": 0.7}), tmp_path)
     with pytest.raises(ValueError, match="no study"):
-        load_study(tmp_path / "none")
+        load_settings(DistillStudy, tmp_path / "none")
 
 
 def test_finished_runs_are_not_run_again(tmp_path: Path) -> None:

@@ -300,6 +300,16 @@ def test_the_same_seeds_draw_the_same_again_and_in_other_company(pair: Pair) -> 
     assert [row.ids for row in pair.sample(FREE, requests[::-1])] == [row.ids for row in first[::-1]]
 
 
+def test_more_prompts_than_a_step_reads_are_drawn_all(pair: Pair) -> None:
+    """With prompts read in parts, vLLM's CPU build died of the seeds."""
+    requests = [
+        Request([3 + (7 * row + place) % 250 for place in range(100 + row)], row) for row in range(60)
+    ]
+    assert sum(len(request.prompt) for request in requests) > 3 * 2_048
+    rows = pair.sample(Sampling(temperature=1.0, max_tokens=4, ignore_eos=True), requests)
+    assert all(len(row.ids) == 4 for row in rows)
+
+
 def test_an_end_token_ends_a_completion_and_belongs_to_it(pair: Pair) -> None:
     end = pair.model.config.eos_token_id
     sampling = Sampling(temperature=1.5, max_tokens=800)
