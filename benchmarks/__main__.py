@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import grpo
+from benchmarks import grpo, sandbox
 from benchmarks.learning import report
 from benchmarks.shared import ROOT
 from submission.cli import run
@@ -112,6 +112,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "package": ("Bundles", package_section),
     "sft": ("Fine-tuning", sft_section),
     "grpo": ("GRPO", grpo.section),
+    "sandbox": ("Sandbox", sandbox.section),
     "learning": ("Distillation", report.section_with_plot),
     "learning_clean": ("Distillation from verified traces", report.section),
 }

@@ -278,12 +278,16 @@ def is_false(node: ast.expr | None) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
 
 
+RUNS_CODE = "submission.sandbox.cell"
+"""Where model-written code is run: inside a worker of the sandbox, and nowhere else."""
+
+
 @pytest.mark.parametrize("package", ["submission", "kit"])
 def test_source_runs_nothing_that_it_is_given(package: str) -> None:
     found = {
         module: places
         for module, path in source_files(ROOT, package).items()
-        if (places := list(dangers(ast.parse(path.read_text(encoding="utf-8")))))
+        if module != RUNS_CODE and (places := list(dangers(ast.parse(path.read_text(encoding="utf-8")))))
     }
     assert found == {}
 

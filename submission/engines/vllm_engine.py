@@ -138,8 +138,8 @@ def engine_arguments(model: Path, settings: EngineSettings, max_context: int) ->
         "seed": 0,
     }
     if cpu:
-        # vLLM 0.32 steps back a seeded generator after a part of a prompt, which torch's on the CPU cannot do:
-        # the engine dies of it. Prompts are read whole, so one must fit a step.
+        # vLLM 0.32 steps a seeded generator back after a part of a prompt, which torch's on the CPU cannot
+        # do: the engine dies of it. Prompts are read whole, so one must fit a step.
         arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_context, 2_048)}
     else:
         arguments |= {

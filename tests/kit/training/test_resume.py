@@ -81,7 +81,8 @@ def everything(out: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {
         "tensors": tensors,
-        "state": json.loads((last / "manifest.json").read_text())["state"] | {"recipe": None, "revision": None},
+        "state": json.loads((last / "manifest.json").read_text())["state"]
+        | {"recipe": None, "revision": None},
         "model": (out / "model" / "model.safetensors").read_bytes(),
         "metrics": [{key: value for key, value in line.items() if key != "time"} for line in lines],
     }
