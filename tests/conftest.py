@@ -1,11 +1,15 @@
 """Fixtures that all tests share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.shared import shared_file
+
+# Tests run side by side, and processes that they start compute the same bits as they do themselves.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
+
+SHORT_TEMPORARY = "/tmp"  # noqa: S108 - vllm makes names there that nobody can guess
+LONGEST_TEMPORARY = 64
+"""Characters of a temporary folder's path that leave room for the name of a socket."""
 
 # Tokens between two chunks of a sample. A chunk a token costs a process switch a token; at 32 the streaming's
 # share of the time is lost in the noise. The end of a sample is seen at once all the same.
@@ -168,6 +173,9 @@ def prepare_environment(settings: EngineSettings) -> None:
     # With every core in use, threads that spin while they wait take the core from the one they wait for:
     # seen here, ten times slower as soon as anything else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Its sockets lie in the temporary folder, and the path of a socket has 107 characters at most.
+    if len(tempfile.gettempdir()) > LONGEST_TEMPORARY and os.access(SHORT_TEMPORARY, os.W_OK):
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", SHORT_TEMPORARY)
 
 
 def _sampling_params(request: SampleRequest) -> Any:

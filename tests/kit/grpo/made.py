@@ -52,7 +52,7 @@ def grpo_recipe(folder: Path, **sections: dict[str, Any]) -> GrpoRecipe:
         "policy": {"mask_cut_off": False},
         "rewards": rewarded(),
         "optimizer": {"lr": 1e-3, "schedule": "constant", "warmup_ratio": 0.0},
-        "parallel": {"engine": "torch", "timeout": 60.0},
+        "parallel": {"engine": "torch", "timeout": 200.0},
         "checkpoint": {"every": 1},
         "logging": {"live": "never"},
     }

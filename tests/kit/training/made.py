@@ -49,7 +49,7 @@ def small_recipe(folder: Path, **sections: dict[str, Any]) -> DistillRecipe:
         "model": {"path": str(student), "dtype": "float32", "gradient_checkpointing": False},
         "batch": {"batch_size": 4, "max_length": 192, "epochs": 3.0, "max_steps": 20},
         "optimizer": {"lr": 1e-3},
-        "parallel": {"engine": "torch", "timeout": 60.0},
+        "parallel": {"engine": "torch", "timeout": 200.0},
         "checkpoint": {"every": 1},
         "evaluation": {"every": 7},
         "data": {"path": str(data), "validation_share": 0.1},

@@ -33,7 +33,7 @@ class Ended:
         return self.results[0]
 
 
-def launch(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 240.0) -> Ended:
+def launch(function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 480.0) -> Ended:
     """Run `function(*args)` on `world_size` ranks. It must be importable: a function of a test module."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

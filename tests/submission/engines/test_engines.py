@@ -180,3 +180,16 @@ def test_a_broken_checkpoint_is_an_engine_error(tmp_path: Path, checkpoint: Path
         asyncio.run(engine.start())
     asyncio.run(engine.close())
     assert children() <= before, "an engine process is left"
+
+
+@pytest.mark.parametrize(("length", "moved"), [(20, False), (90, True)])
+def test_sockets_fit_whatever_the_temporary_folder(
+    length: int, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A longer path than 107 characters is none that a socket can have, and vllm would not start."""
+    from submission.engines.vllm_engine import prepare_environment
+
+    monkeypatch.setattr("tempfile.tempdir", "/" + "t" * (length - 1))
+    monkeypatch.setattr("os.environ", {})
+    prepare_environment(EngineSettings())
+    assert os.environ.get("VLLM_RPC_BASE_PATH") == ("/tmp" if moved else None)
