@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import grpo, sandbox
-from benchmarks.learning import report
+from benchmarks.learning import grpo_report, report
 from benchmarks.shared import ROOT
 from submission.cli import run
 from submission.files import write_text
@@ -115,11 +115,13 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "sandbox": ("Sandbox", sandbox.section),
     "learning": ("Distillation", report.section_with_plot),
     "learning_clean": ("Distillation from verified traces", report.section),
+    "learning_grpo": ("Reinforcement learning", grpo_report.section_with_plot),
 }
 _CLEAN = ("--set", "slips=0", "--folder", "build/learning/clean")
 COMMANDS = {
     "learning": ("benchmarks.learning", "distill", "--plot", "docs/learning.png"),
     "learning_clean": ("benchmarks.learning", "distill", *_CLEAN),
+    "learning_grpo": ("benchmarks.learning", "grpo", "--plot", "docs/learning_grpo.png"),
 }
 """Module and arguments where they are not `benchmarks.NAME` alone."""
 

@@ -137,17 +137,19 @@ def section(found: Mapping[str, Any]) -> list[str]:
     start = study["start"]
     parameters = "{hidden} x {layers}".format(**start["model"])
     about = (
-        f"A small model (hidden x layers {parameters}) is distilled for each of {len(study['seeds'])} seeds from "
-        f"worked sums of {task['min_operands']} operands up to {task['largest']}, until it samples "
-        f"{start['stop_accuracy']:.0%} of the validation problems right. From there `grpo`, the code that trains "
-        f"32B models: {policy['steps']} batches of {policy['batch_size']} prompts x {policy['group_size']} "
-        f"completions, {policy['minibatches']} updates a batch, learning rate {policy['lr']:g} "
-        f"({policy['schedule']}), and the kit's defaults else: token-level loss, clip-higher, dynamic sampling. "
-        f"Measured is the share of {study['test_problems']} held-out problems (apart by a hash of their "
-        f"operands) solved before and after, at temperature 1 ({study['samples']} completions each) and greedy. "
-        f"Intervals of gains are 95 % percentiles of {REPEATS} bootstrap draws over problems, for all seeds "
-        "together over seeds and problems. CPU-s are those of GRPO alone, its evaluations included, on one "
-        "thread. Fall: how far the curve on the validation problems ever was below what it had reached."
+        f"A small model (hidden x layers {parameters}) is distilled for each of {len(study['seeds'])} "
+        f"seeds from worked {_sums(task)}, until it samples {start['stop_accuracy']:.0%} of the "
+        f"validation problems, {_sums(study['measured'])}, right. From there `grpo`, the code that "
+        f"trains 32B models, on prompts like those of the distillation: {policy['steps']} batches of "
+        f"{policy['batch_size']} prompts x {policy['group_size']} completions, {policy['minibatches']} "
+        f"updates a batch, learning rate {policy['lr']:g} ({policy['schedule']}), and the kit's defaults "
+        "else: token-level loss, clip-higher, dynamic sampling. Measured is the share of "
+        f"{study['test_problems']} held-out {_sums(study['measured'])} (apart by a hash of their "
+        f"operands) solved before and after, at temperature 1 ({study['samples']} completions each) and "
+        f"greedy. Intervals of gains are 95 % percentiles of {REPEATS} bootstrap draws over problems, for "
+        "all seeds together over seeds and problems. CPU-s are those of GRPO alone, its evaluations "
+        "included, on one thread. Fall: how far the curve on the validation problems ever was below what "
+        "it had reached."
     )
     lines = [
         *_wrapped(about),
@@ -180,10 +182,19 @@ def _verdict(found: Mapping[str, Any]) -> str:
     met = min(gains) >= AIM and seconds <= LIMIT
     return (
         f"Aim: at least +{AIM:.2f} sampled on each seed in at most {LIMIT} CPU-s. "
-        f"{'Met' if met else 'Not met'}: the least gain is {min(gains):+.3f}, the most CPU-s {seconds:.0f}. A "
-        "rough loop of 80 lines, from starts of its own and with one update a batch, had been seen to gain "
-        "+0.23, +0.15 and +0.19 in 185 CPU-s each; more updates degraded it."
+        f"{'Met' if met else 'Not met'}: the least gain is {min(gains):+.3f}, the most CPU-s "
+        f"{seconds:.0f}. A rough loop of 80 lines had been seen to gain +0.23, +0.15 and +0.19 in 185 "
+        "CPU-s each, from starts of its own and with prompts of four operands alone; more updates a batch "
+        "degraded it. What it did, from the starts and with the prompts of this study, is the arm "
+        "`as the rough loop`."
     )
+
+
+def _sums(task: Mapping[str, Any]) -> str:
+    """What problems of a difficulty are called."""
+    low, high = task["min_operands"], task["max_operands"]
+    kinds = "sums" if task["kinds"] == ["sum"] else f"problems ({', '.join(task['kinds'])})"
+    return f"{kinds} of {low if low == high else f'{low} to {high}'} operands up to {task['largest']}"
 
 
 def _ingredients(found: Mapping[str, Any]) -> list[str]:
@@ -191,11 +202,12 @@ def _ingredients(found: Mapping[str, Any]) -> list[str]:
     clipped = np.mean([row["clipped"] for row in found["arms"][FULL]["seeds"]], axis=0)
     replaced = np.mean([row["replaced"] for row in found["arms"][FULL]["seeds"]])
     text = (
-        "What the full recipe has above each other arm at equal steps, paired by seed (same start, same stream "
-        "of prompts), with 95 % intervals: Student's t over the seeds' means, and the bootstrap over seeds and "
-        "problems. Only what t finds clear of zero is called so. Clipping acts where the ratio of policies has "
-        f"left 1, so only with several updates a batch: {clipped[0]:.2%} of the tokens were clipped below and "
-        f"{clipped[1]:.2%} above. Dynamic sampling replaced {replaced:.1f} groups a batch."
+        "What the full recipe has above each other arm at equal steps, paired by seed (same start, same "
+        "stream of prompts), with 95 % intervals: Student's t over the seeds' means, and the bootstrap "
+        "over seeds and problems. Only what t finds clear of zero is called so. Clipping acts where the "
+        f"ratio of policies has left 1, so only with several updates a batch: {clipped[0]:.2%} of the "
+        f"tokens were clipped below and {clipped[1]:.2%} above. Dynamic sampling replaced {replaced:.1f} "
+        "groups a batch."
     )
     lines = [
         *_wrapped(text),
@@ -204,11 +216,11 @@ def _ingredients(found: Mapping[str, Any]) -> list[str]:
         "|---|---|---|--:|--:|--:|---|",
     ]
     for row in found["differences"]:
-        lines.append(
-            f"| {found['arms'][row['arm']]['label']} | {row['measure']} "
-            f"| {' '.join(f'{value:+.2f}' for value in row['by_seed'])} | {row['mean']:+.3f} "
-            f"| {_range(row['t'])} | {_range(row['bootstrap'])} | {'yes' if row['clear'] else 'no'} |"
-        )
+        label, by_seed = found["arms"][row["arm"]]["label"], " ".join(f"{v:+.2f}" for v in row["by_seed"])
+        intervals = f"{_range(row['t'])} | {_range(row['bootstrap'])}"
+        clear = "yes" if row["clear"] else "no"
+        cells = (label, row["measure"], by_seed, f"{row['mean']:+.3f}", intervals, clear)
+        lines += [f"| {' | '.join(cells)} |"]
     return lines
 
 
@@ -224,7 +236,8 @@ def _mean_row(arm: Mapping[str, Any]) -> str:
 
 
 def _cells(values: Mapping[str, Any]) -> str:
-    return f"{values['before']:.3f} | {values['after']:.3f} | {values['gain']:+.3f} | {_range(values['interval'])}"
+    means = " | ".join((f"{values['before']:.3f}", f"{values['after']:.3f}", f"{values['gain']:+.3f}"))
+    return f"{means} | {_range(values['interval'])}"
 
 
 def _range(bounds: Sequence[float]) -> str:
@@ -269,14 +282,8 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
         points = [row["sampled"]["gain"] for row in arm["seeds"]]
         mean, low, high = arm["sampled_gain"]
         gains.plot(points, [number] * len(points), "o", color="0.6", markersize=4)
-        gains.errorbar(
-            mean,
-            number,
-            xerr=[[max(0, mean - low)], [max(0, high - mean)]],
-            fmt="|",
-            color="tab:red",
-            capsize=3,
-        )
+        sides = [[max(0, mean - low)], [max(0, high - mean)]]
+        gains.errorbar(mean, number, xerr=sides, fmt="|", color="tab:red", capsize=3)
         labels.append(arm["label"])
     gains.axvline(AIM, color="tab:blue", linestyle="--", linewidth=0.8)
     gains.set_yticks(range(len(labels)), labels, fontsize="small")

@@ -18,9 +18,10 @@ FULL = "full"
 class StartSettings(Recipe):
     """How a seed's start is distilled: cross-entropy on worked solutions, no problem twice in a round.
 
-    After a first round of `first_steps` come rounds of `training.steps`, each with its own warm-up and decay to
-    0, up to the first that solves `stop_accuracy` of the validation problems. Small models sit on a plateau
-    for a time that differs from seed to seed; a number of steps alone would start GRPO anywhere from 0.03 to 0.8.
+    After a first round of `first_steps` come rounds of `training.steps`, each with its own warm-up and decay
+    to 0, up to the first that solves `stop_accuracy` of the validation problems. Small models sit on a
+    plateau for a time that differs from seed to seed: after one number of steps they solve anything from
+    0.03 to 0.8.
     """
 
     model: ModelShape = ModelShape()
@@ -68,7 +69,9 @@ class GrpoStudy(Recipe):
     arms: dict[str, ArmSettings] = Field(default={FULL: ArmSettings(label="full")}, min_length=1)
     """By name. `full` is there and changes nothing; all others are compared with it."""
     difficulty: Difficulty = Difficulty()
-    """Of all problems: to distil from, to train on, validation and test."""
+    """Of the problems to distil from and to train on."""
+    measured: Difficulty = Difficulty()
+    """Of validation and test problems."""
     seeds: list[int] = Field(default=[0, 1, 2], min_length=2, max_length=10)
     """A start and a run of each arm for each, with problems of its own."""
     test_problems: int = Field(default=512, ge=1)

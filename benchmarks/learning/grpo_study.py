@@ -15,7 +15,7 @@ from benchmarks.learning.grpo_settings import FULL, GrpoStudy, grpo_recipe
 from benchmarks.learning.runs import begin, keep_settings, load_settings, run_waiting, write_result
 from benchmarks.learning.settings import supervised_recipe
 from kit.data.records import Record, read_records, write_records
-from kit.worked import generate
+from kit.worked import Split, generate
 
 START = "start"
 # Draws of the generator that no round of a start has: seed * _DRAWS + round.
@@ -56,11 +56,12 @@ def prepare(study: GrpoStudy, folder: Path) -> None:
     for seed in study.seeds:
         drawn = generate(most, "train", seed * _DRAWS + _PROBLEMS, study.difficulty)
         write_records(folder / f"problems-{seed}.jsonl", drawn)
-    for split, count, seed in (
-        ("validation", study.validation_problems, 0),
-        ("test", study.test_problems, study.test_seed),
-    ):
-        write_records(folder / f"{split}.jsonl", generate(count, split, seed, study.difficulty))  # type: ignore[arg-type]
+    draws: dict[Split, tuple[int, int]] = {
+        "validation": (study.validation_problems, 0),
+        "test": (study.test_problems, study.test_seed),
+    }
+    for split, (count, seed) in draws.items():
+        write_records(folder / f"{split}.jsonl", generate(count, split, seed, study.measured))
     keep_settings(study, folder)
 
 
@@ -91,15 +92,12 @@ def run_one(folder: Path, name: str) -> None:
     ):
         importlib.import_module(library)
     study = load_settings(GrpoStudy, folder)
-    shutil.rmtree(folder / name, ignore_errors=True)
     seeds = {f"{START}-{seed}": seed for seed in study.seeds}
     run = next((run for run in policy_runs(study) if run.name == name), None)
-    if run is not None:
-        result = train_policy(study, folder, run)
-    elif name in seeds:
-        result = train_start(study, folder, seeds[name])
-    else:
+    if run is None and name not in seeds:
         raise ValueError(f"no run {name!r} in this study")
+    shutil.rmtree(folder / name, ignore_errors=True)
+    result = train_policy(study, folder, run) if run else train_start(study, folder, seeds[name])
     test = list(read_records(folder / "test.jsonl"))
     write_result(folder, name, {"run": name, **result, **_examined(study, folder / name / "model", test)})
 
