@@ -33,20 +33,21 @@ def train() -> None:
     """One subcommand a phase."""
 
 
+RecipeFile = Annotated[Path, typer.Argument(help="A TOML file such as those in kit/recipes.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings over the file's: section.key=value ...")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print memory a GPU, steps, tokens and hours; exit 2 if it cannot fit. Trains nothing.",
+    ),
+]
+
+
 @app.command()
-def distill(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file such as those in kit/recipes.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings over the file's: section.key=value ...")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Print memory a GPU, steps, tokens and hours; exit 2 if it cannot fit. Trains nothing.",
-        ),
-    ] = False,
-) -> None:
+def distill(recipe: RecipeFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Reasoning distillation: fine-tune a student on a teacher's traces and token distributions."""
     loaded = DistillRecipe.load(recipe, overrides or ())
     if dry_run:
@@ -60,25 +61,13 @@ def distill(
 
 
 @app.command()
-def grpo(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file such as those in kit/recipes.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings over the file's: section.key=value ...")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Print memory a GPU, steps, tokens and hours; exit 2 if it cannot fit. Trains nothing.",
-        ),
-    ] = False,
-) -> None:
+def grpo(recipe: RecipeFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """GRPO: reinforcement learning from verifiable rewards."""
     loaded = GrpoRecipe.load(recipe, overrides or ())
     if dry_run:
-        from kit.grpo.plan import print_plan as print_grpo_plan
+        from kit.grpo.plan import print_plan
 
-        print_grpo_plan(loaded)
+        print_plan(loaded)
         return
     from kit.grpo.phase import grpo as train_policy
 
