@@ -2,6 +2,8 @@
 
 python -m kit.train distill kit/recipes/distill_cpu.toml
 
+python -m kit.train grpo kit/recipes/grpo_cpu.toml
+
 torchrun --nproc-per-node 8 -m kit.train distill kit/recipes/distill_qwen32b.toml optimizer.lr=1e-5
 
 A run that is started again goes on from its last checkpoint. After USR1, USR2 or TERM it saves and exits with
