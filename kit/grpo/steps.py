@@ -31,6 +31,9 @@ from submission.engines.base import EngineError
 if TYPE_CHECKING:
     import torch
 
+PATIENCE = 60.0
+"""Seconds for a new file to be seen from other nodes."""
+
 
 @dataclass
 class GrpoSteps:
@@ -91,8 +94,12 @@ class GrpoSteps:
             self._sync(timings)
         if rollouts is None:
             self._draw(step, timings)
-            rollouts = self._read(step)
-            assert rollouts is not None, "it was written just now"
+            rollouts = self._read(step, patience=PATIENCE)
+            if rollouts is None:
+                raise ValueError(
+                    f"{table_path(self.folder, step)} was written by rank 0, but not all ranks see it: `out` "
+                    "must lie on a file system that all nodes share"
+                )
         self._note(step, rollouts)
         ahead = self._draw_ahead(step) if self._draws_ahead(step) else None
         result = self._train(step, rollouts, lr, timings)
@@ -155,9 +162,13 @@ class GrpoSteps:
             self._position = rollouts.next_position
             self._known = step + 1
 
-    def _read(self, step: int) -> Rollouts | None:
-        """The step's table; None on all ranks unless all see it."""
-        found = read_table(table_path(self.folder, step), self.run)
+    def _read(self, step: int, patience: float = 0.0) -> Rollouts | None:
+        """The step's table; None on all ranks unless all see it within `patience` seconds."""
+        path, until = table_path(self.folder, step), time.monotonic() + patience
+        found = read_table(path, self.run)
+        while found is None and time.monotonic() < until:
+            time.sleep(0.5)
+            found = read_table(path, self.run)
         missing = self.ranks.most(float(found is None))
         return None if missing else found
 

@@ -410,3 +410,11 @@ def test_evaluation_is_of_the_weights_as_they_are(make: Maker) -> None:
     made.step(0)
     made.steps.evaluate()
     assert made.sampler.synced == 2
+
+
+def test_a_folder_that_ranks_do_not_share_is_named(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(solved)
+    monkeypatch.setattr("kit.grpo.steps.PATIENCE", 0.0)
+    monkeypatch.setattr("kit.grpo.steps.write_table", lambda *_: None)
+    with pytest.raises(ValueError, match="must lie on a file system that all nodes share"):
+        made.steps.step(0, 1e-3)
