@@ -195,7 +195,7 @@ def main(
             if not out.exists():
                 raise ValueError(f"benchmarks.{name} wrote no figures; the lines above say why")
             figures[name] = {"machine": machine(), "figures": json.loads(out.read_text(encoding="utf-8"))}
-        write_text(FIGURES, json.dumps(figures, indent=1, sort_keys=True) + "\n")
+        write_text(FIGURES, json.dumps(figures, indent=1) + "\n")
         write_text(PAGE, page(figures))
     console.print(f"written {PAGE}", highlight=False)
 

@@ -206,7 +206,9 @@ def main(
             wake_checkers(settings)
             turns = rounds if name == SMALL else 1  # minutes a run
             found = measure(settings, peer or PEERS[name], turns, Path(scratch))
-            figures["models"][name] = summary(found) | asdict(settings) | {"rounds": turns}
+            # Without the places on this machine.
+            told = {key: value for key, value in asdict(settings).items() if key not in {"data", "model"}}
+            figures["models"][name] = summary(found) | told | {"rounds": turns}
     _print(figures)
     if out is not None:
         write_text(out, json.dumps(figures, indent=2) + "\n")

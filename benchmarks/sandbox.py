@@ -134,7 +134,7 @@ def spread(times: Sequence[float]) -> dict[str, float]:
 
 def section(figures: dict[str, Any]) -> list[str]:
     """The page's section on the sandbox."""
-    missing = [name for name, reason in figures["layers"].items() if reason]
+    missing = figures["missing_layers"]
     lines = [
         "Milliseconds of a warm call, and of a fresh state with numpy and sympy, in the sandbox and in a",
         f"Jupyter kernel; {figures['calls']} warm calls in turn, {figures['fresh_rounds']} fresh of ours,",
@@ -174,7 +174,7 @@ def main(
         "kernels": kernels,
         "workers": workers,
         "memory_bytes": memory,
-        "layers": layers,
+        "missing_layers": [name for name, reason in layers.items() if reason],
         "warm": {name: spread(times) for name, times in warm.items()},
         "fresh": {name: spread(times) for name, times in new.items()},
     }
