@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.learning.grpo_settings import FULL, GrpoStudy, grpo_recipe
-from benchmarks.learning.runs import begin, keep_settings, load_settings, run_waiting, write_result
+from benchmarks.learning.runs import (
+    begin,
+    check_finished,
+    keep_settings,
+    load_settings,
+    run_waiting,
+    write_result,
+)
 from benchmarks.learning.settings import supervised_recipe
 from kit.data.records import Record, read_records, write_records
 from kit.worked import Split, generate
@@ -131,7 +138,7 @@ def train_start(study: GrpoStudy, folder: Path, seed: int) -> dict[str, Any]:
             max_length=study.max_prompt + study.max_completion,
             seed=seed,
         )
-        distill(recipe)
+        check_finished(distill(recipe))
         model, steps = place / "model", steps + training.steps
         before = time.process_time()
         shares = _shares(_examined(study, model, validation))
@@ -159,7 +166,7 @@ def train_policy(study: GrpoStudy, folder: Path, run: PolicyRun) -> dict[str, An
 
     recipe = grpo_recipe(study, folder, run.arm, run.seed)
     began = time.process_time()
-    grpo(recipe)
+    check_finished(grpo(recipe))
     spent = time.process_time() - began
     lines = list(read_metrics(recipe.out / "metrics.jsonl"))
     names = ("reward", "groups_replaced", "groups_without_signal", "clip_low_fraction", "clip_high_fraction")

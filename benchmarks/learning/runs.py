@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.shared import ROOT
+from kit.training.loop import Outcome
 from submission.files import write_text
 from submission.recipes import Recipe
 
@@ -95,6 +96,16 @@ def write_result(folder: Path, name: str, result: Mapping[str, Any]) -> None:
         result: `steps`, `cpu_seconds`, and `greedy` and `sampled` by test problem; more as a study likes.
     """
     write_text(folder / name / RESULT, json.dumps(result) + "\n")
+
+
+def check_finished(outcome: Outcome) -> None:
+    """A run that a signal stopped has no result: it is done again.
+
+    Raises:
+        ValueError: the training did not come to its end.
+    """
+    if not outcome.finished:
+        raise ValueError(f"stopped by {outcome.stopped} after {outcome.steps} of {outcome.total} steps")
 
 
 def _text(study: Recipe) -> str:

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.learning.cache import cache_teacher
-from benchmarks.learning.runs import begin, keep_settings, load_settings, run_waiting, write_result
+from benchmarks.learning.runs import (
+    begin,
+    check_finished,
+    keep_settings,
+    load_settings,
+    run_waiting,
+    write_result,
+)
 from benchmarks.learning.settings import ARMS, Arm, DistillStudy, Stage, stage_recipe, student_recipe
 from kit.data.records import read_records, write_records
 from kit.worked import generate
@@ -113,7 +120,7 @@ def train_stage(study: DistillStudy, stage: Stage, folder: Path, name: str) -> P
 
     out = folder / name
     make_small_model(out / "init", **stage.model.model_dump(), seed=0)
-    distill(stage_recipe(study, stage, out, folder / f"{name}.jsonl"))
+    check_finished(distill(stage_recipe(study, stage, out, folder / f"{name}.jsonl")))
     return out / "model"
 
 
@@ -122,5 +129,5 @@ def train_student(study: DistillStudy, seed: int, arm: Arm, folder: Path) -> Pat
     from kit.distill.phase import distill
 
     out = folder / Student(arm, seed).name
-    distill(student_recipe(study, folder, arm, seed, out))
+    check_finished(distill(student_recipe(study, folder, arm, seed, out)))
     return out / "model"

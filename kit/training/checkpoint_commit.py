@@ -182,10 +182,11 @@ class Committer:
             raise CheckpointError(reason)
 
     def _failure(self, job: Save) -> str | None:
-        """Why another rank has given up, if one has."""
-        for path in sorted(job.folder.glob("failed-*.txt")):
-            if path.name != self._note:
-                return path.read_text(encoding="utf-8")
+        """Why another rank has given up, if one has. A commit may move the folder away at any moment."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(job.folder)):  # noqa: PTH208 - names only
+                if name.startswith("failed-") and name.endswith(".txt") and name != self._note:
+                    return (job.folder / name).read_text(encoding="utf-8")
         return None
 
     @property

@@ -23,6 +23,8 @@ from submission.offline import go_offline
 from submission.settings import EngineSettings
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 SHORT_TEMPORARY = "/tmp"  # noqa: S108 - vllm makes names there that nobody can guess
 LONGEST_TEMPORARY = 64
 """Characters of a temporary folder's path that leave room for the name of a socket."""
+LONGEST_END = 30.0
+"""Seconds in which the kernel takes a killed process apart: gigabytes of memory are given back."""
 
 # Tokens between two chunks of a sample. A chunk a token costs a process switch a token; at 32 the streaming's
 # share of the time is lost in the noise. The end of a sample is seen at once all the same.
@@ -53,6 +57,7 @@ class VllmEngine(CheckpointEngine):
         self._settings = settings
         self._arguments = dict(arguments or {})
         self._engine: AsyncLLM | None = None
+        self._processes: list[BaseProcess] = []
 
     @property
     def llm(self) -> "AsyncLLM":
@@ -62,8 +67,12 @@ class VllmEngine(CheckpointEngine):
 
     async def start(self) -> None:
         """Import vllm, start its engine process and load the weights, all off the event loop."""
+        before = set(multiprocessing.active_children())
         try:
-            await asyncio.to_thread(self._load)
+            try:
+                await asyncio.to_thread(self._load)
+            finally:
+                self._processes = [new for new in multiprocessing.active_children() if new not in before]
             await self._warm_up()
             # torch and vllm leave hundreds of thousands of objects that live for ever: frozen, they no longer
             # cost every collection between two tokens.
@@ -114,8 +123,10 @@ class VllmEngine(CheckpointEngine):
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
-        # Reaps the processes that vllm killed and did not wait for, those of a failed start included.
-        multiprocessing.active_children()
+        # vllm kills its processes and does not wait for them, those of a failed start included.
+        processes, self._processes = self._processes, []
+        for process in processes:
+            await asyncio.to_thread(process.join, LONGEST_END)
 
 
 def _freeze() -> None:
