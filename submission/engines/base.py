@@ -25,13 +25,17 @@ class Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. `max_tokens` bounds the completion; `stop` strings end it."""
+    """How tokens are drawn. `max_tokens` bounds the completion; `stop` strings and tokens end it.
+
+    A stop string or token is among the chunks' token ids, and not in their text.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     min_p: float = 0.0
     max_tokens: int = 1024
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     seed: int | None = None
     ignore_eos: bool = False
 
@@ -56,12 +60,15 @@ class Chunk:
         token_ids: token ids since the last chunk.
         logprobs: log-probability of each of these tokens under the model at temperature 1 (nats).
         finish_reason: None until the last chunk.
+        cached: tokens of the request's prompt that the engine did not compute again; None where it does not
+            tell (it tells in every chunk, or in none).
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...] = field(default=())
     finish_reason: FinishReason | None = None
+    cached: int | None = None
 
 
 class Engine(Protocol):
@@ -70,8 +77,17 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load the model. Raises EngineError with the cause; may take minutes, never blocks the loop."""
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a chat with the generation prompt appended."""
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:
+        """Token ids of a chat with the generation prompt appended; `tools` offers the Python tool."""
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text: nothing in it becomes a special token."""
+
+    def encode_markup(self, text: str) -> list[int]:
+        """Token ids of a template's own text, special tokens recognised. Never for text from a model."""
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
 
     def count_tokens(self, text: str) -> int:
         """Tokens of plain text, without special tokens."""

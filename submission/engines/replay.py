@@ -51,9 +51,21 @@ class ReplayEngine:
         """Wait as long as loading took."""
         await asyncio.sleep(self._load_seconds / self._speed)
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:  # noqa: ARG002
         """One token per four characters: a recording has no tokenizer."""
         return [0] * (1 + sum(len(message.content) for message in messages) // 4)
+
+    def encode_text(self, text: str) -> list[int]:
+        """As many tokens as `count_tokens` says."""
+        return [0] * self.count_tokens(text)
+
+    def encode_markup(self, text: str) -> list[int]:
+        """The same."""
+        return self.encode_text(text)
+
+    def decode_text(self, ids: Sequence[int]) -> str:  # noqa: ARG002
+        """Nothing: the tokens of a recording are numbers only, and a recorded sample has no rounds."""
+        return ""
 
     def count_tokens(self, text: str) -> int:
         """One token per four characters, rounded up."""

@@ -210,7 +210,7 @@ class TransformersEngine(CheckpointEngine):
         sampling = live.request.sampling
         live.ids.append(token)
         reason: FinishReason | None = None
-        if token in self._ends and not sampling.ignore_eos:
+        if (token in self._ends and not sampling.ignore_eos) or token in sampling.stop_token_ids:
             reason = "stop"
         elif len(live.ids) >= sampling.max_tokens:
             reason = "length"

@@ -106,7 +106,7 @@ class VllmEngine(CheckpointEngine):
         stream = self._engine.generate(prompt, _sampling_params(request), request.request_id)
         try:
             async for output in stream:
-                yield _chunk(output.outputs[0])
+                yield _chunk(output.outputs[0], output.num_cached_tokens)
         except Exception as error:
             raise EngineError(f"vllm lost the sample: {type(error).__name__}: {error}") from error
         finally:
@@ -200,6 +200,7 @@ def _sampling_params(request: SampleRequest) -> Any:
         min_p=sampling.min_p,
         max_tokens=sampling.max_tokens,
         stop=list(sampling.stop) or None,
+        stop_token_ids=list(sampling.stop_token_ids) or None,
         seed=sampling.seed,
         ignore_eos=sampling.ignore_eos,
         logprobs=0,  # the drawn token's own
@@ -207,7 +208,7 @@ def _sampling_params(request: SampleRequest) -> Any:
     )
 
 
-def _chunk(output: Any) -> Chunk:
+def _chunk(output: Any, cached: int | None) -> Chunk:
     ids = tuple(output.token_ids)
     rows = output.logprobs or ()
     logprobs = tuple(row[token].logprob for row, token in zip(rows, ids, strict=False))
@@ -217,4 +218,4 @@ def _chunk(output: Any) -> Chunk:
         if reason == "error":
             raise EngineError("vllm ended the sample with an error")
         reason = None
-    return Chunk(output.text, ids, logprobs, cast("FinishReason | None", reason))
+    return Chunk(output.text, ids, logprobs, cast("FinishReason | None", reason), cached)

@@ -45,6 +45,7 @@ async def draw_with_tools(
         return {"reason": str(error)}
     finally:
         runner.close()
+    assert written.finish is not None, "a sample that was written has ended"
     return {
         "ids": written.ids,
         "logprobs": written.logprobs,

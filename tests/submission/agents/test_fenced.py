@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from submission.agents.code_blocks import MAX_CODE_CHARS, code_to_run, output_block
+from submission.agents.formats.base import MAX_CODE_CHARS
+from submission.agents.formats.fenced import code_to_run, output_block
 
 
 @pytest.mark.parametrize(
