@@ -29,6 +29,12 @@ AgentsOption = Annotated[int | None, typer.Option("--num-agents", help="Samples 
 AttemptsOption = Annotated[int | None, typer.Option("--max-attempts", help="Samples a problem at most.")]
 
 
+TeamOption = Annotated[
+    str | None,
+    typer.Option("--team", help="Who works on a problem: solo, tools, mixed, qwen, gpt_oss, or a TOML file."),
+]
+
+
 def _overrides(extra: list[str] | None, **named: object) -> list[str]:
     given = [f"{key.replace('__', '.')}={value}" for key, value in named.items() if value is not None]
     return [*given, *(extra or [])]
@@ -66,6 +72,7 @@ def main(
     ] = False,
     num_agents: AgentsOption = None,
     max_attempts: AttemptsOption = None,
+    team: TeamOption = None,
     setting: SetOption = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the organiser's gateway (what the notebook calls).")
@@ -83,10 +90,12 @@ def main(
         solver__max_attempts=max_attempts,
     )
     if serve:
-        _serve(bundle, overrides, journal, rehearsal_socket, problems)
+        _serve(bundle, overrides, journal, rehearsal_socket, problems, team)
     elif problems is not None:
         _positive("--call-limit", call_limit)
-        _contest(bundle, overrides, problems, out, call_limit=call_limit, shuffle=shuffle, fresh=fresh)
+        _contest(
+            bundle, overrides, problems, out, team=team, call_limit=call_limit, shuffle=shuffle, fresh=fresh
+        )
     else:
         raise ValueError("nothing to do: give --problems FILE for a local contest, --serve, or `solve`")
 
@@ -97,16 +106,17 @@ def _serve(
     journal: Path | None,
     socket: Path | None,
     test_csv: Path | None,
+    team: str | None,
 ) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from submission.serve import is_rerun, serve_organiser, serve_rehearsal
 
     journal = journal or Path("aimo.journal.jsonl")
     if socket is not None:
-        serve_rehearsal(resolve(bundle, overrides), journal, socket)
+        serve_rehearsal(resolve(bundle, overrides, team=team), journal, socket)
         return
     try:
-        setup = resolve(bundle, overrides, strict=not is_rerun())
+        setup = resolve(bundle, overrides, team=team, strict=not is_rerun())
     except Exception:
         # At commit time this must fail loudly; in the run that counts a file of defaults beats none.
         if not is_rerun():
@@ -122,6 +132,7 @@ def _contest(
     problems: Path,
     out: Path,
     *,
+    team: str | None,
     call_limit: float,
     shuffle: int | None,
     fresh: bool,
@@ -129,12 +140,13 @@ def _contest(
     from submission.local import GatewayError, Outputs, run_contest
     from submission.problems import load_problems
 
-    setup = resolve(bundle, overrides)
+    setup = resolve(bundle, overrides, team=team)
     loaded = load_problems(problems, setup.settings.rules)
     # A local file tells how many problems will come; an override still has the last word.
     overrides = [f"rules.expected_problems={len(loaded)}", *overrides]
-    setup = resolve(bundle, overrides)
+    setup = resolve(bundle, overrides, team=team)
     options = [] if bundle is None else ["--bundle", str(bundle)]
+    options += [] if team is None else ["--team", team]
     for override in overrides:
         options += ["--set", override]
     # A terminated contest ends its server and leaves nothing behind, as an interrupted one does.
@@ -180,7 +192,9 @@ def solve(
 
     _positive("--time-limit", time_limit)
     setup = resolve(
-        bundle, _overrides(setting, solver__num_agents=num_agents, solver__max_attempts=max_attempts)
+        bundle,
+        _overrides(setting, solver__num_agents=num_agents, solver__max_attempts=max_attempts),
+        team=team,
     )
     solve_one(setup, problem, time_limit=time_limit, output=output_file, console=Console())
 

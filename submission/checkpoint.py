@@ -69,8 +69,12 @@ class Checkpoint:
         return sum((self.folder / name).stat().st_size for name in self.files)
 
 
-def inspect(folder: Path) -> Checkpoint:
+def inspect(folder: Path, *, prm: bool = False) -> Checkpoint:
     """Check a checkpoint's folder and say what of it goes into a bundle.
+
+    Args:
+        prm: it is a process reward model, which need not generate and may have a `prm.json`; whether it
+            can score is for `submission.prm.heads.check_prm` to say.
 
     Raises:
         ValueError: something is missing, cut short, of an unknown architecture, or would run code; the
@@ -83,11 +87,12 @@ def inspect(folder: Path) -> Checkpoint:
             "(a GGUF or other single file has to be converted with transformers' save_pretrained first)"
         )
     config = _read_config(folder)
-    architecture, model_type = _check_architecture(folder, config)
+    architecture, model_type = _check_architecture(folder, config, generating=not prm)
     weights = check_weights(folder)
     _check_tokenizer(folder)
     present = sorted(item.name for item in folder.iterdir())
-    taken = [name for name in present if name in TAKEN and _is_file(folder / name)] + list(weights)
+    wanted = {*TAKEN, "prm.json"} if prm else TAKEN
+    taken = [name for name in present if name in wanted and _is_file(folder / name)] + list(weights)
     licenses = [name for name in present if LICENSE_NAMES.fullmatch(name) and _is_file(folder / name)]
     rest = [name for name in present if name not in {*taken, *licenses}]
     return Checkpoint(
@@ -98,7 +103,7 @@ def inspect(folder: Path) -> Checkpoint:
         license=_card_license(folder / "README.md"),
         files=tuple(sorted(taken)),
         license_files=tuple(licenses),
-        left_out=tuple(LeftOut(f"model/{name}", _why_left_out(name)) for name in rest),
+        left_out=tuple(LeftOut(f"{'prm' if prm else 'model'}/{name}", _why_left_out(name)) for name in rest),
     )
 
 
@@ -177,7 +182,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _check_architecture(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:
+def _check_architecture(folder: Path, config: Mapping[str, Any], *, generating: bool) -> tuple[str, str]:
     path = folder / "config.json"
     model_type, architectures = config.get("model_type"), config.get("architectures")
     if not isinstance(model_type, str) or not model_type:
@@ -194,7 +199,7 @@ def _check_architecture(folder: Path, config: Mapping[str, Any]) -> tuple[str, s
     if model_type not in names:
         raise ValueError(f"{path}: transformers knows no model_type {model_type!r}; use a model that it has")
     known = names[model_type]
-    if architectures[0] not in known:
+    if generating and architectures[0] not in known:
         offer = f"; of {model_type!r} it has {', '.join(sorted(set(known)))}" if known else ""
         raise ValueError(
             f"{path}: architecture {architectures[0]!r} with model_type {model_type!r} is not a generating "

@@ -1,4 +1,4 @@
-"""A whole contest: budget, journal, engine start-up and the answers already known.
+"""A whole contest: budget, journal, staff and the answers already known.
 
 `Contest` is plain asyncio and takes its time from outside, so that it runs alike under the gateway and on
 a virtual clock. It never raises out of `answer`, and never answers out of range.
@@ -7,29 +7,38 @@ a virtual clock. It never raises out of `answer`, and never answers out of range
 import asyncio
 import hashlib
 import logging
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from submission.budget import Budget
 from submission.engines.base import Engine
-from submission.journal import AnswerLine, Journal, read_journal
-from submission.scoring import Scorer
+from submission.journal import AnswerLine, Journal, JournalContent, ProblemLine, SampleLine, read_journal
+from submission.notes import answer_facts, sample_facts
+from submission.prm.scorer import Scorer
+from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestSettings
-from submission.solver import Sample, Solution, Solver
+from submission.solving.sample import Sample
+from submission.staff import Staff
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Known:
-    """What an earlier process of this contest left in the journal."""
+    """What an earlier process of this contest left in the journal.
+
+    Args:
+        answers: by problem key.
+        elapsed: seconds of the contest that it spent.
+        samples: of problems without an answer, by key: whole ones, which need not be drawn again.
+    """
 
     answers: dict[str, int]
     elapsed: float
+    samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
 
 
 def problem_key(identifier: str, text: str) -> str:
@@ -38,7 +47,9 @@ def problem_key(identifier: str, text: str) -> str:
 
 
 def read_known(path: Path, low: int, high: int) -> Known:
-    """Answers (within `low`..`high`) and seconds spent, from a journal; nothing from a missing one."""
+    """Answers (within `low`..`high`), whole samples and seconds spent, from a journal; nothing from a missing
+    one.
+    """
     content = read_journal(path)
     answers = {
         line.key: line.answer
@@ -46,19 +57,46 @@ def read_known(path: Path, low: int, high: int) -> Known:
         # A default answer is no knowledge: the problem deserves its time after a restart.
         if line.key and low <= line.answer <= high and line.source != "default"
     }
-    return Known(answers, max((line.elapsed for line in content.lines), default=0.0))
+    samples = {key: found for key, found in _whole_samples(content, low, high).items() if key not in answers}
+    return Known(answers, max((line.elapsed for line in content.lines), default=0.0), samples)
+
+
+def _whole_samples(content: JournalContent, low: int, high: int) -> dict[str, tuple[Sample, ...]]:
+    """By problem key, numbered anew in the order in which they ended."""
+    key_of: dict[str, str] = {}
+    found: dict[str, list[Sample]] = {}
+    for line in content.lines:
+        if isinstance(line, ProblemLine):
+            key_of[line.id] = line.key
+        elif isinstance(line, SampleLine) and line.finish in {"stop", "length"} and line.id in key_of:
+            samples = found.setdefault(key_of[line.id], [])
+            answer = line.answer if line.answer is not None and low <= line.answer <= high else None
+            samples.append(
+                Sample(
+                    attempt=len(samples),
+                    role=line.role,
+                    text=line.text,
+                    tokens=line.tokens,
+                    tool_tokens=line.tool_tokens,
+                    seconds=line.seconds,
+                    answer=answer,
+                    finish="stop" if line.finish == "stop" else "length",
+                )
+            )
+    return {key: tuple(samples) for key, samples in found.items() if key}
 
 
 class Contest:
     """Answers problems one after the other until the time is out.
 
     Args:
-        settings: rules, budget, sampling.
+        settings: rules, budget, sampling, team.
         engine: not started yet; `start` does it.
         journal: gets one line a fact.
         elapsed: seconds since the contest began.
-        known: what an earlier process had already answered.
-        scorer: breaks ties of the vote; a contest whose scorer does not start goes on without it.
+        known: what an earlier process had already found.
+        scorer: a process reward model, not started; a contest whose scorer does not start goes on without.
+        rule: how answers are chosen; the plain vote where no calibration has shown better.
     """
 
     def __init__(
@@ -69,12 +107,13 @@ class Contest:
         elapsed: Callable[[], float],
         known: Known | None = None,
         scorer: Scorer | None = None,
+        rule: Rule = PLAIN,
     ) -> None:
         self._settings = settings
-        self._engine = engine
         self._journal = journal
         self._elapsed = elapsed
         self._known = dict(known.answers) if known else {}
+        self._earlier = dict(known.samples) if known else {}
         self._loading: asyncio.Task[str] | None = None
         self._answered = 0
         rules, budget = settings.rules, settings.budget
@@ -86,8 +125,7 @@ class Contest:
             cap=budget.cap,
             expected_problems=rules.expected_problems or None,
         )
-        self._scorer = scorer
-        self._solver = Solver(engine, settings.solver, rules)
+        self._staff = Staff(settings, engine, scorer, rule, self.note_fault)
 
     def start(self) -> None:
         """Begin loading the engine behind whatever else goes on; call inside the running loop."""
@@ -95,28 +133,11 @@ class Contest:
             self._loading = asyncio.get_running_loop().create_task(self._load())
 
     async def _load(self) -> str:
-        """Start the engine; returns the error, "" if it stands."""
-        try:
-            await self._engine.start()
-        # A library that calls sys.exit() must not take the contest's loop with it.
-        except (Exception, SystemExit) as error:
-            log.exception("the engine did not start")
-            message = f"{type(error).__name__}: {error}"
-            self._write("fault", what="engine did not start", error=message)
-            return message
-        if self._scorer is not None:
-            await self._start_scorer(self._scorer)
-        self._write("ready")
-        return ""
-
-    async def _start_scorer(self, scorer: Scorer) -> None:
-        try:
-            await scorer.start()
-        except (Exception, SystemExit) as error:
-            log.exception("the PRM did not start")
-            self._write("fault", what="PRM did not start", error=f"{type(error).__name__}: {error}")
-        else:
-            self._solver = Solver(self._engine, self._settings.solver, self._settings.rules, scorer)
+        """Start the staff; returns the error, "" if it stands."""
+        error = await self._staff.start()
+        if not error:
+            self._write("ready")
+        return error
 
     async def answer(self, identifier: str, text: str) -> int:
         """Answer one problem. Never raises (but for cancellation) and never leaves the contest's range."""
@@ -129,9 +150,7 @@ class Contest:
             return await self._solve(identifier, key, text)
         except Exception as error:
             log.exception("problem %s failed", identifier)
-            self._write(
-                "fault", what="problem failed", id=identifier, error=f"{type(error).__name__}: {error}"
-            )
+            self.note_fault("problem failed", f"{type(error).__name__}: {error}", identifier)
             return self._settings.rules.default_answer
 
     async def _solve(self, identifier: str, key: str, text: str) -> int:
@@ -140,15 +159,18 @@ class Contest:
         # Counted after loading: what the start took is everyone's loss, not the first problem's.
         seconds = 0.0 if trouble else self._budget.problem_seconds(self._elapsed(), self._answered - 1)
         self._write("budget", id=identifier, seconds=seconds)
-        solution = await self._solver.solve(
-            identifier, text, seconds, on_sample=lambda sample: self._note_sample(identifier, sample)
+        solution = await self._staff.solver.solve(
+            identifier,
+            text,
+            seconds,
+            on_sample=lambda sample: self._write("sample", id=identifier, **sample_facts(sample)),
+            earlier=self._earlier.pop(key, ()),
         )
         if solution.source != "default":
             self._known[key] = solution.answer
         if solution.samples and all(sample.finish == "error" for sample in solution.samples):
-            error = solution.samples[0].error
-            self._write("fault", what="every sample failed", id=identifier, error=error)
-        self._note_answer(identifier, key, solution, trouble)
+            self.note_fault("every sample failed", solution.samples[0].error, identifier)
+        self._write("answer", id=identifier, key=key, **answer_facts(solution, trouble))
         return solution.answer
 
     async def _ready(self) -> str:
@@ -168,42 +190,16 @@ class Contest:
         return self._known.get(problem_key(identifier, text), self._settings.rules.default_answer)
 
     async def close(self) -> None:
-        """End loading and the engine. The journal stays open-ended: see `submission.serve.end_journal`."""
+        """End loading and the staff. The journal stays open-ended: see `submission.serve.end_journal`."""
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             await asyncio.wait({self._loading}, timeout=1.0)
-        await self._engine.close()
+        await self._staff.close()
         self._journal.close()
 
-    def _note_sample(self, identifier: str, sample: Sample) -> None:
-        self._write(
-            "sample",
-            id=identifier,
-            attempt=sample.attempt,
-            answer=sample.answer,
-            tokens=sample.tokens,
-            seconds=round(sample.seconds, 3),
-            finish=sample.finish,
-            # A NaN from a broken model must not reach a file that others parse, nor a vote.
-            logprob=sample.logprob if math.isfinite(sample.logprob) else None,
-            error=sample.error,
-            text=sample.text,
-        )
-
-    def _note_answer(self, identifier: str, key: str, solution: Solution, trouble: str) -> None:
-        self._write(
-            "answer",
-            id=identifier,
-            key=key,
-            answer=solution.answer,
-            source=solution.source,
-            votes=[list(vote) for vote in solution.votes],
-            prm=[[answer, round(mean, 4)] for answer, mean in solution.prm_means.items()],
-            samples=len(solution.samples),
-            tokens=sum(sample.tokens for sample in solution.samples),
-            seconds=round(solution.seconds, 3),
-            stopped=trouble or solution.stopped,
-        )
+    def note_fault(self, what: str, error: str, identifier: str = "") -> None:
+        """Write down what a reader of the report has to know."""
+        self._write("fault", what=what, error=error, id=identifier)
 
     def _write(self, kind: str, **facts: Any) -> None:
         line = {"type": kind, "at": round(time.time(), 3), "elapsed": round(self._elapsed(), 3), **facts}

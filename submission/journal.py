@@ -61,18 +61,49 @@ class BudgetLine(_Line):
     seconds: Seconds
 
 
+class CallLine(BaseModel):
+    """What a sample asked of its tool."""
+
+    model_config = _Line.model_config
+
+    code: str = ""
+    output: str = ""
+    failed: bool = False
+    seconds: Seconds = 0.0
+
+
 class SampleLine(_Line):
     """A sample ended."""
 
     type: Literal["sample"]
     id: str
     attempt: Count
+    role: str = ""
     answer: int | None = None
     tokens: Count = 0
+    tool_tokens: Count = 0
     seconds: Seconds = 0.0
     finish: str = ""
     logprob: float | None = None
     error: str = ""
+    calls: list[CallLine] = []
+    prompted: Count = 0
+    cached: Count = 0
+    """Tokens of its prompts, and those of them that the engine's prefix cache held."""
+    text: str = ""
+
+
+class OpinionLine(BaseModel):
+    """What a verifier or a selector said."""
+
+    model_config = _Line.model_config
+
+    role: str = ""
+    task: str = ""
+    answer: int | None = None
+    right: bool | None = None
+    tokens: Count = 0
+    seconds: Seconds = 0.0
     text: str = ""
 
 
@@ -84,9 +115,18 @@ class AnswerLine(_Line):
     key: str = ""
     answer: int
     source: str = ""
+    plain: int | None = None
+    """What the plain vote says."""
+    rule: str = ""
+    """How the answer was chosen."""
     votes: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = []
+    totals: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = []
+    """(answer, total) under the rule, the chosen one first."""
     prm: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = []
-    """Mean PRM score of each tied answer; empty where there was no tie or no PRM."""
+    """Mean PRM score of each answer; empty where nothing was scored."""
+    scores: list[Annotated[list[float], Field(min_length=2)]] = []
+    """A scored sample's attempt, and the scores of its steps."""
+    opinions: list[OpinionLine] = []
     samples: Count = 0
     tokens: Count = 0
     seconds: Seconds = 0.0

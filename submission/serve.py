@@ -20,8 +20,8 @@ from submission.gateway.predict import make_predict
 from submission.gateway.rehearsal import start_server
 from submission.journal import ContestLine, EndLine, Journal, JournalContent, read_journal
 from submission.offline import go_offline
+from submission.prm.making import make_scorer
 from submission.runtime import Runtime
-from submission.scoring import PrmScorer
 from submission.settings import ContestRules
 from submission.setup import Setup
 
@@ -85,8 +85,8 @@ def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any
 
     def contest() -> Contest:
         engine = make_engine(setup.settings.engine, setup.model)
-        scorer = PrmScorer(setup.prm) if setup.prm else None
-        return Contest(setup.settings, engine, lines, elapsed, known, scorer)
+        scorer = make_scorer(setup.settings, setup.prm)
+        return Contest(setup.settings, engine, lines, elapsed, known, scorer, setup.rule)
 
     runtime = Runtime(contest, lambda: rules.time_limit - elapsed(), setup.settings.budget.cap)
 

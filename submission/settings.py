@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from submission.agents.team import Team
 from submission.recipes import Recipe
 
 Positive = Annotated[int, Field(gt=0)]
@@ -26,6 +27,16 @@ class ContestRules(Recipe):
     answer_max: int = 99_999
     default_answer: int = 0
     """Given when no sample produced any answer. Must lie in the range."""
+    accelerator: str = ""
+    """What the GPU's name must hold ("H100"); empty: any machine will do. See `submission.preflight`."""
+    accelerators: Annotated[int, Field(ge=0)] = 1
+    """GPUs of that kind."""
+    accelerator_gib: Annotated[float, Field(ge=0)] = 0.0
+    """Memory (GiB) of each at least; makers round up, so leave a tenth."""
+    licenses: tuple[str, ...] = ()
+    """Licences that a model may have, as model cards name them; empty: the rules name none."""
+    released_before: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
+    """Day (YYYY-MM-DD) before which the model must have been released; empty: the rules name none."""
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -55,8 +66,13 @@ class SolverSettings(Recipe):
     """Samples that run side by side."""
     max_attempts: Positive | None = None
     """Samples a problem at most, first wave included; by default one an agent."""
+    policy: Literal["value", "agree", "adaptive", "deepconf", "fixed"] = "agree"
+    """When to stop and when to draw more; see `submission.policies`. value: while another sample is worth its
+    time. agree: `agree` equal votes, or a leader that cannot be caught. fixed: all attempts."""
     agree: Positive | None = 4
-    """Stop when this many samples give one answer; none: only when the leader cannot be caught."""
+    """policy = agree: stop when this many samples give one answer; none: only when the leader is safe."""
+    opinion_votes: Annotated[float, Field(ge=0)] = 1.0
+    """What a selector's pick, or an answer that all verifiers confirm, is worth in votes."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -93,6 +109,27 @@ class EngineSettings(Recipe):
     """None: eager on a CPU, where compilation at start costs minutes; compiled on a GPU."""
     recording: Path | None = None
     """Replay only: the recorded samples (parquet or jsonl)."""
+
+
+class SupervisionSettings(Recipe):
+    """How the engine's process is watched and started anew; see `submission.engines.supervised`."""
+
+    enabled: bool = True
+    """Run the engine in a process of its own; else in the contest's, where its death is the contest's."""
+    start_limit: Annotated[float, Field(gt=0)] = 1_200.0
+    """Seconds that a start may take: a hundred GB of weights come from a slow mount."""
+    silence: Annotated[float, Field(gt=0)] = 180.0
+    """Seconds without a token, while samples are asked for, after which the engine counts as hung."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """GiB of the machine's memory that the engine's processes may hold; none: nine tenths of all of it."""
+    restart_seconds: Seconds = 120.0
+    """With less time left in the contest the engine is not started anew."""
+    resumes: Annotated[int, Field(ge=0, le=100)] = 3
+    """Times that one sample is taken up again by a new engine before it counts as lost."""
+    healthy_seconds: Seconds = 900.0
+    """After this long without a failure the earlier ones no longer count."""
+    second_model: Path | None = None
+    """Checkpoint for the time when the first cannot be served; a relative path is the bundle's."""
 
 
 class SandboxSettings(Recipe):
@@ -141,13 +178,26 @@ class SandboxSettings(Recipe):
     """Modules imported before the first worker: quick to import in a cell, and in memory once."""
 
 
+class PrmSettings(Recipe):
+    """The process reward model that scores candidates, where the bundle has one."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """transformers: in this process, shared prefixes computed once. vllm: in a process of its own."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.12
+    """vllm on a GPU: its share, beside that of the solver's engine."""
+
+
 class ContestSettings(Recipe):
     """All of `contest.toml`."""
 
     rules: ContestRules = ContestRules()
     budget: BudgetSettings = BudgetSettings()
     solver: SolverSettings = SolverSettings()
+    team: Team = Team()
     engine: EngineSettings = EngineSettings()
+    prm: PrmSettings = PrmSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    supervision: SupervisionSettings = SupervisionSettings()
 
 
 def profile_path(name: str) -> Path:

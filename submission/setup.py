@@ -7,13 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from submission.agents.team import load_team
 from submission.bundle import Bundle, quick_check
 from submission.checkpoint import inspect
-from submission.scoring import check_prm
+from submission.prm.heads import check_prm
+from submission.selection.calibration import load_calibration
+from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestSettings
 
 MODEL_VARIABLE = "MATH_MODEL_PATH"
 PRM_VARIABLE = "PRM_MODEL_PATH"
+CALIBRATION_VARIABLE = "AIMO_CALIBRATION"
+PRM_FOLDER, CALIBRATION = "prm", "calibration.json"
+"""In a bundle."""
+TIES = Rule(method="prm", blend=1e-3)
+"""Scores decide between answers of equally many votes, and nothing else: uncalibrated, they have been seen to
+lose against the plain vote."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,9 @@ class Setup:
     Args:
         settings: everything tunable, overrides applied.
         model: the checkpoint's folder, None for recorded samples.
-        prm: the process reward model's folder, if one is named.
+        prm: the process reward model's folder, if there is one.
+        rule: how answers are chosen: what a calibration has shown to help; without a calibration the plain
+            vote, whose ties a process reward model breaks.
         name: how the report calls it.
         digest: fingerprint of bundle and settings: a journal of another fingerprint is not resumed.
         notes: what a reader of the report has to know.
@@ -35,22 +46,28 @@ class Setup:
     name: str
     digest: str
     notes: tuple[str, ...] = ()
+    rule: Rule = PLAIN
 
 
-def resolve(bundle: Path | None, overrides: Sequence[str] = (), *, strict: bool = True) -> Setup:
+def resolve(
+    bundle: Path | None, overrides: Sequence[str] = (), *, team: str | None = None, strict: bool = True
+) -> Setup:
     """Check the inputs before anything expensive starts.
 
     Args:
         bundle: a bundle's folder; None takes `MATH_MODEL_PATH` and default settings.
         overrides: `section.key=value`, over the bundle's own `contest.toml`.
+        team: a shipped team's name or a team's file, over the settings' own.
         strict: refuse a damaged bundle or PRM; else note it and go on, as the run that counts has to.
 
     Raises:
         ValueError: no model is named, the bundle is damaged, or a setting is wrong.
     """
-    prm, prm_notes = _prm(strict=strict)
+    prm, prm_notes = _prm(bundle, strict=strict)
+    rule, rule_notes = _rule(bundle, prm, strict=strict)
+    notes_so_far = (*prm_notes, *rule_notes)
     if bundle is None:
-        settings, notes = _checked(ContestSettings.load(None, overrides))
+        settings, notes = _checked(_with_team(ContestSettings.load(None, overrides), team))
         model = _folder_from(MODEL_VARIABLE)
         if model is not None:
             # Missing, truncated, pickled or unknown: better now than after a minute of loading.
@@ -58,16 +75,15 @@ def resolve(bundle: Path | None, overrides: Sequence[str] = (), *, strict: bool 
         if model is None and settings.engine.kind != "replay":
             raise ValueError(f"no model: give --bundle DIR, or a model's folder in {MODEL_VARIABLE}")
         name = model.name if model else "recorded samples"
-        return Setup(
-            settings, model, prm, name, _digest(settings, str(model), model, prm), (*prm_notes, *notes)
-        )
+        digest = _digest(settings, f"{model}\n{rule}", model, prm)
+        return Setup(settings, model, prm, name, digest, (*notes_so_far, *notes), rule)
     opened = Bundle.open(bundle)
     faults = quick_check(bundle)
     shown = "; ".join(f"{fault.path} {fault.message}" for fault in faults[:5])
     # A stray file harms nobody: what is loaded is loaded by name.
     if strict and any(fault.kind != "added" for fault in faults):
         raise ValueError(f"bundle {bundle} is not what was built ({len(faults)} faults): {shown}")
-    settings, notes = _checked(ContestSettings.load(opened.settings, overrides))
+    settings, notes = _checked(_with_team(ContestSettings.load(opened.settings, overrides), team))
     if faults:
         notes = (*notes, f"The bundle is not what was built ({len(faults)} faults): {shown}")
     about = opened.manifest.data.get("model")
@@ -76,13 +92,32 @@ def resolve(bundle: Path | None, overrides: Sequence[str] = (), *, strict: bool 
     if about.get("note"):
         notes = (*notes, str(about["note"]))
     digest = _digest(settings, opened.manifest.digest, prm)
-    return Setup(settings, opened.model.resolve(), prm, name, digest, (*prm_notes, *notes))
+    return Setup(settings, opened.model.resolve(), prm, name, digest, (*notes_so_far, *notes), rule)
 
 
-def _prm(*, strict: bool) -> tuple[Path | None, tuple[str, ...]]:
-    """The PRM's folder; one that cannot be used costs the ties, not the contest."""
+def _rule(bundle: Path | None, prm: Path | None, *, strict: bool) -> tuple[Rule, tuple[str, ...]]:
+    """What the calibration says, from the environment or the bundle; one that is damaged costs its gain."""
+    named = os.environ.get(CALIBRATION_VARIABLE)
+    path = Path(named) if named else bundle / CALIBRATION if bundle is not None else None
+    try:
+        if path is None or not (named or path.is_file()):
+            return (TIES if prm else PLAIN), ()
+        found = load_calibration(path)
+        if not found.helps and prm is not None:
+            return TIES, ()
+        return found.rule, ()
+    except ValueError as error:
+        if strict:
+            raise
+        return (TIES if prm else PLAIN), (f"No calibration: {error}",)
+
+
+def _prm(bundle: Path | None, *, strict: bool) -> tuple[Path | None, tuple[str, ...]]:
+    """The PRM's folder, from the environment or the bundle; one that cannot be used costs its scores."""
     try:
         prm = _folder_from(PRM_VARIABLE)
+        if prm is None and bundle is not None and (bundle / PRM_FOLDER / "config.json").is_file():
+            prm = (bundle / PRM_FOLDER).resolve()
         if prm is not None:
             check_prm(prm)
     except ValueError as error:
@@ -100,6 +135,10 @@ def _folder_from(variable: str) -> Path | None:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{variable}={value}: no config.json there; name the folder of a checkpoint")
     return folder
+
+
+def _with_team(settings: ContestSettings, team: str | None) -> ContestSettings:
+    return settings if team is None else settings.model_copy(update={"team": load_team(team)})
 
 
 def _checked(settings: ContestSettings) -> tuple[ContestSettings, tuple[str, ...]]:

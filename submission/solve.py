@@ -14,10 +14,12 @@ from rich.text import Text
 from submission.engines import make_engine
 from submission.engines.base import EngineError
 from submission.files import write_text
+from submission.notes import answer_facts, sample_facts
 from submission.offline import go_offline
-from submission.scoring import PrmScorer
+from submission.prm.making import make_scorer
 from submission.setup import Setup
-from submission.solver import Sample, Solution, Solver
+from submission.solving.sample import Sample, Solution
+from submission.staff import Staff
 
 
 def solve_one(
@@ -71,14 +73,22 @@ def _check_output(path: Path) -> None:
 
 async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -> Solution:
     engine = make_engine(setup.settings.engine, setup.model)
-    scorer = PrmScorer(setup.prm) if setup.prm else None
+    faults: list[str] = []
+    staff = Staff(
+        setup.settings,
+        engine,
+        make_scorer(setup.settings, setup.prm),
+        setup.rule,
+        lambda what, why: faults.append(f"{what}: {why}"),
+    )
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"loading {escape(setup.name)}")
-        await engine.start()
         try:
-            if scorer is not None:
-                await scorer.start()
+            if trouble := await staff.start():
+                raise EngineError(trouble.partition(": ")[2])
+            for fault in faults:
+                console.print(Text(f"fault: {fault}", "bold red"))
             answers: list[int | None] = []
 
             def note(sample: Sample) -> None:
@@ -86,11 +96,10 @@ async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -
                 progress.update(task, description=_describe(answers))
 
             progress.update(task, description="sampling")
-            solver = Solver(engine, setup.settings.solver, setup.settings.rules, scorer)
-            return await solver.solve("problem", text, time_limit, note)
+            return await staff.solver.solve("problem", text, time_limit, note)
         finally:
             progress.update(task, description="ending the engine")
-            await engine.close()
+            await staff.close()
 
 
 def _describe(answers: Sequence[int | None]) -> str:
@@ -101,23 +110,7 @@ def _describe(answers: Sequence[int | None]) -> str:
 def _as_json(setup: Setup, text: str, solution: Solution) -> dict[str, object]:
     return {
         "problem": text,
-        "answer": solution.answer,
-        "source": solution.source,
-        "votes": [list(vote) for vote in solution.votes],
-        "seconds": round(solution.seconds, 3),
-        "stopped": solution.stopped,
+        **answer_facts(solution, ""),
         "model": setup.name,
-        "samples": [
-            {
-                "attempt": sample.attempt,
-                "answer": sample.answer,
-                "tokens": sample.tokens,
-                "seconds": round(sample.seconds, 3),
-                "finish": sample.finish,
-                "error": sample.error,
-                "prm_score": sample.prm_score,
-                "text": sample.text,
-            }
-            for sample in solution.samples
-        ],
+        "samples": [{**sample_facts(sample), "steps": list(sample.steps)} for sample in solution.samples],
     }

@@ -14,7 +14,7 @@ from submission.answers import parse_gold
 from submission.engines.base import Message
 from submission.engines.tokenizer import ChatTokenizer
 from submission.problems import MAX_PROBLEM_CHARS
-from submission.solver import LEAST_COMPLETION
+from submission.solving.drawing import LEAST_COMPLETION
 
 if TYPE_CHECKING:
     from rich.console import Console

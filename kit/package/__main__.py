@@ -32,8 +32,11 @@ from kit.package.contents import Plan, plan
 from kit.package.swap import check_output
 from kit.package.targets import GRAMMAR, Target
 from submission import bundle
+from submission.agents.team import load_team
 from submission.checkpoint import Checkpoint, inspect
 from submission.cli import run
+from submission.prm.heads import check_prm
+from submission.selection.calibration import load_calibration
 from submission.settings import ContestSettings, profile_path
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -60,6 +63,15 @@ def package(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: solver.num_agents=16. Repeatable.")
     ] = None,
+    team: Annotated[
+        str | None, typer.Option(help="A shipped team (solo, tools, mixed, qwen, gpt_oss) or a TOML file.")
+    ] = None,
+    prm: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder of a process reward model, to go along.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="How to vote: what `python -m kit.calibrate` has written.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help=f"{GRAMMAR}. Default: this machine.")] = None,
     kaggle_user: Annotated[str | None, typer.Option(help="Your Kaggle user name, for the metadata.")] = None,
     wheel_cache: Annotated[
@@ -79,6 +91,12 @@ def package(
     if out is None:
         raise ValueError("--out is missing: name the bundle's folder, for example --out bundles/aimo")
     contest = ContestSettings.load(settings or profile_path(profile), overrides or ())
+    if team is not None:
+        contest = contest.model_copy(update={"team": load_team(team)})
+    if calibration is not None:
+        load_calibration(calibration)
+    if prm is not None:
+        check_prm(prm)
     wanted = Target.parse(target) if target else Target.local()
     check_output(out.absolute())
     model_note = None if model else DEFAULT_MODEL_NOTE
@@ -87,7 +105,16 @@ def package(
     if with_wheels and not dry_run:
         console.print(f"wheels for {wanted.name} (kept in {wheel_cache / wanted.name})", markup=False)
         house = wheels.wheelhouse(wanted, wheel_cache)
-    planned = plan(checkpoint, contest, wanted, house, kaggle_user=kaggle_user, model_note=model_note)
+    planned = plan(
+        checkpoint,
+        contest,
+        wanted,
+        house,
+        prm=inspect(prm, prm=True) if prm else None,
+        calibration=calibration,
+        kaggle_user=kaggle_user,
+        model_note=model_note,
+    )
     if dry_run:
         _show_plan(planned, checkpoint, wanted, with_wheels=with_wheels)
         return

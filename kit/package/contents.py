@@ -17,6 +17,7 @@ from submission.bundle import FORMAT, VERSION
 from submission.checkpoint import Checkpoint, LeftOut
 from submission.recipes import Recipe
 from submission.settings import ContestSettings
+from submission.setup import CALIBRATION, PRM_FOLDER
 
 NO_WHEELS = "# This bundle was built with --no-wheels: it cannot be installed.\n"
 
@@ -40,6 +41,8 @@ def plan(
     target: Target,
     house: Wheelhouse | None,
     *,
+    prm: Checkpoint | None = None,
+    calibration: Path | None = None,
     kaggle_user: str | None = None,
     model_note: str | None = None,
     root: Path = ROOT,
@@ -47,6 +50,10 @@ def plan(
     """Decide every file of a bundle; the same input gives the same plan, byte for byte.
 
     Without a wheelhouse the bundle has no wheels and says so. `model_note` is shown in every run's report.
+
+    Args:
+        prm: a process reward model (`submission.checkpoint.inspect` with `prm`).
+        calibration: of the vote, by `kit.calibrate`.
 
     Raises:
         ValueError: the Kaggle user is not a name, or the settings cannot be written as TOML.
@@ -67,6 +74,11 @@ def plan(
     }
     files = {f"model/{name}": checkpoint.folder / name for name in checkpoint.files}
     files |= {f"licenses/model/{name}": checkpoint.folder / name for name in checkpoint.license_files}
+    if prm is not None:
+        files |= {f"{PRM_FOLDER}/{name}": prm.folder / name for name in prm.files}
+        files |= {f"licenses/prm/{name}": prm.folder / name for name in prm.license_files}
+    if calibration is not None:
+        files[CALIBRATION] = calibration
     files |= {f"submission/{name}": path for name, path in _source_files()}
     if (root / "LICENSE").is_file():
         files["licenses/LICENSE"] = root / "LICENSE"
@@ -85,16 +97,20 @@ def plan(
         "target": target.name,
         "wheels": house is not None,
         "settings": settings.rules.name,
-        "model": {
-            "name": checkpoint.name,
-            "architecture": checkpoint.architecture,
-            "model_type": checkpoint.model_type,
-            "license": checkpoint.license,
-            "note": model_note,
-        },
-        "left_out": _notes([*checkpoint.left_out, *wheel_notes]),
+        "model": {**_about(checkpoint), "note": model_note},
+        "prm": None if prm is None else _about(prm),
+        "left_out": _notes([*checkpoint.left_out, *(prm.left_out if prm else ()), *wheel_notes]),
     }
     return Plan(tuple(sorted(items, key=lambda item: item.path)), manifest)
+
+
+def _about(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "name": checkpoint.name,
+        "architecture": checkpoint.architecture,
+        "model_type": checkpoint.model_type,
+        "license": checkpoint.license,
+    }
 
 
 def _notes(left_out: Iterable[LeftOut]) -> list[dict[str, str]]:
@@ -141,6 +157,9 @@ def _toml_value(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, dict):
+        pairs = (f"{key} = {_toml_value(item)}" for key, item in value.items() if item is not None)
+        return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, list):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
     raise ValueError(f"{value!r} of type {type(value).__name__} has no place in contest.toml")

@@ -22,10 +22,15 @@ class Seats:
 
 
 class SandboxRunner:
-    """See `submission.agents.tool_writer.CodeRunner`; to be closed when the sample is written."""
+    """See `submission.agents.tool_writer.CodeRunner`; to be closed when the sample is written.
 
-    def __init__(self, seats: Seats) -> None:
+    Args:
+        timeout: seconds a call; those of the seats by default.
+    """
+
+    def __init__(self, seats: Seats, timeout: float | None = None) -> None:
         self._seats = seats
+        self._timeout = timeout or seats.timeout
         self._session: Session | None = None
 
     async def run(self, code: str) -> ToolOutput:
@@ -41,7 +46,7 @@ class SandboxRunner:
             except BaseException:
                 self._seats.free.release()
                 raise
-        result = await self._session.run(code, self._seats.timeout)
+        result = await self._session.run(code, self._timeout)
         return ToolOutput(result.text, failed=bool(result.error))
 
     def close(self) -> None:

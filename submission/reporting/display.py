@@ -13,6 +13,7 @@ from rich.text import Text
 from submission.gateway.rehearsal import Row
 from submission.journal import BudgetLine, Line, ProblemLine, SampleLine, parse_line
 from submission.problems import Problem
+from submission.reporting.insight import insight
 from submission.reporting.results import ContestResults
 
 
@@ -139,6 +140,15 @@ def print_results(outcome: ContestResults, console: Console) -> None:
         f"[bold]{score}[/] in {outcome.elapsed:.0f} of {outcome.time_limit:.0f} s, {outcome.tokens} tokens",
         highlight=False,
     )
+    seen = insight(outcome)
+    if seen.loss is not None:
+        effective = "" if seen.effective is None else f", {seen.effective:.1f} effective attempts a problem"
+        plain = "" if seen.plain in (None, seen.chosen) else f", {seen.plain} by the plain vote"
+        console.print(
+            f"a right attempt for {seen.possible} of {seen.problems}, chosen for {seen.chosen}{plain} "
+            f"(selection loss {100 * seen.loss:.1f} points{effective})",
+            highlight=False,
+        )
     if outcome.served is not None and outcome.ready is not None:
         console.print(
             f"served after {outcome.served:.1f} s, model ready after {outcome.ready:.1f} s", highlight=False

@@ -6,6 +6,7 @@ Everything that came from a model or a problem file is escaped by jinja2's autoe
 from pathlib import Path
 
 from submission.files import write_text
+from submission.reporting.insight import insight
 from submission.reporting.results import ContestResults, Result
 from submission.settings import ContestSettings
 
@@ -28,6 +29,7 @@ def write_report(path: Path, outcome: ContestResults, settings: ContestSettings)
         rows=[_row(result, outcome) for result in outcome.results],
         start_percent=_percent(outcome.ready or 0.0, outcome),
         rate=_rate(outcome),
+        insight=insight(outcome),
         shown=SHOWN_CHARS,
     )
     # A lone surrogate in a model's text is no reason to lose the page.

@@ -1,12 +1,20 @@
 """What came of a contest, gathered from the gateway's rows, the journal and the gold answers."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from submission.gateway.rehearsal import Row
-from submission.journal import AnswerLine, FaultLine, ProblemLine, ReadyLine, SampleLine, read_journal
+from submission.journal import (
+    AnswerLine,
+    FaultLine,
+    OpinionLine,
+    ProblemLine,
+    ReadyLine,
+    SampleLine,
+    read_journal,
+)
 from submission.problems import Problem
 
 
@@ -26,6 +34,13 @@ class Result:
     stopped: str
     started: float
     samples: tuple[SampleLine, ...] = field(repr=False, default=())
+    plain: int | None = None
+    """The plain vote's answer, where it is recorded."""
+    rule: str = ""
+    totals: tuple[tuple[int, float], ...] = ()
+    opinions: tuple[OpinionLine, ...] = ()
+    scores: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """PRM scores of a sample's steps, by its attempt."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +113,21 @@ def collect(
         right = None
         if problem.answer is not None:
             right = not row.lost and row.answer == problem.answer
-        results.append(
-            Result(
-                problem=problem,
-                answer=row.answer,
-                right=right,
-                lost=row.lost,
-                source=answer.source if answer else "not recorded",
-                votes=tuple((vote[0], vote[1]) for vote in answer.votes) if answer else (),
-                prm=tuple((int(pair[0]), pair[1]) for pair in answer.prm) if answer else (),
-                seconds=row.seconds,
-                tokens=answer.tokens if answer else 0,
-                stopped=answer.stopped if answer else "",
-                started=begun.get(row.id, 0.0),
-                samples=tuple(samples.get(row.id, {}).values()),
-            )
+        found = Result(
+            problem=problem,
+            answer=row.answer,
+            right=right,
+            lost=row.lost,
+            source="not recorded",
+            votes=(),
+            prm=(),
+            seconds=row.seconds,
+            tokens=0,
+            stopped="",
+            started=begun.get(row.id, 0.0),
+            samples=tuple(samples.get(row.id, {}).values()),
         )
+        results.append(found if answer is None else _recorded(found, answer))
     faults = [f"{line.what}: {line.error}" for line in content.of(FaultLine)]
     unrecorded = sum(result.source == "not recorded" for result in results)
     if unrecorded:
@@ -123,4 +137,21 @@ def collect(
     ready = next((line.elapsed for line in content.of(ReadyLine)), None)
     return ContestResults(
         name, tuple(results), time_limit, elapsed, served, ready, tuple(dict.fromkeys(faults)), tuple(notes)
+    )
+
+
+def _recorded(result: Result, answer: AnswerLine) -> Result:
+    """The result with what the journal tells of the answer."""
+    return replace(
+        result,
+        source=answer.source,
+        votes=tuple((vote[0], vote[1]) for vote in answer.votes),
+        prm=tuple((int(pair[0]), pair[1]) for pair in answer.prm),
+        tokens=answer.tokens,
+        stopped=answer.stopped,
+        plain=answer.plain,
+        rule=answer.rule,
+        totals=tuple((int(pair[0]), pair[1]) for pair in answer.totals),
+        opinions=tuple(answer.opinions),
+        scores={int(row[0]): tuple(row[1:]) for row in answer.scores},
     )

@@ -16,6 +16,7 @@ from submission.engines.replay import Recorded, ReplayEngine
 from submission.gateway.predict import make_predict
 from submission.journal import AnswerLine, BudgetLine, FaultLine, Journal, ReadyLine, SampleLine, read_journal
 from submission.settings import BudgetSettings, ContestRules, ContestSettings, SolverSettings
+from submission.solving.solver import Solver
 from tests.submission.virtual import boxed, run_virtual
 
 
@@ -99,14 +100,14 @@ def test_an_engine_that_never_finishes_loading_costs_no_overrun() -> None:
 
 def test_a_fault_in_the_solver_costs_its_problem_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     contest = make_contest({"a": [boxed(1, 1)], "b": [boxed(2, 1)]})
-    solve = contest._solver.solve
+    solve = Solver.solve
 
-    async def broken(key: str, *rest: Any, **named: Any) -> Any:
+    async def broken(solver: Solver, key: str, *rest: Any, **named: Any) -> Any:
         if key == "a":
             raise RuntimeError("unforeseen")
-        return await solve(key, *rest, **named)
+        return await solve(solver, key, *rest, **named)
 
-    monkeypatch.setattr(contest._solver, "solve", broken)
+    monkeypatch.setattr(Solver, "solve", broken)
     assert run_virtual(play(contest, [("a", "A?"), ("b", "B?")]))[0] == [0, 2]
 
 
@@ -192,7 +193,7 @@ class BrokenWeights(ReplayEngine):
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         async for chunk in super().generate(request):
-            yield dataclasses.replace(chunk, logprobs=(float("nan"),))
+            yield dataclasses.replace(chunk, logprobs=(float("nan"),) * len(chunk.token_ids))
 
 
 def test_journal_lines_are_json_even_with_nan(tmp_path: Path) -> None:

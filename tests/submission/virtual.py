@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from submission.clock import VirtualLoop
 from submission.engines.replay import Recorded, ReplayEngine
 from submission.settings import ContestRules, SolverSettings
-from submission.solver import Sample, Solution, Solver
+from submission.solving.sample import Sample, Solution
+from submission.solving.solver import Solver
 
 T = TypeVar("T")
 

@@ -1,0 +1,110 @@
+"""Everything that works on problems: engine, process reward model, sandbox. Started and ended together.
+
+Only the engine is needed: a scorer or sandbox that does not start is noted, and the contest goes on without.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from submission.agents.sandbox_runner import Seats
+from submission.engines.base import Engine
+from submission.prm.scorer import Scorer
+from submission.sandbox import Sandbox
+from submission.selection.rule import PLAIN, Rule
+from submission.settings import ContestSettings
+from submission.solving.solver import Solver
+
+log = logging.getLogger(__name__)
+
+TOOL_SECONDS = 10.0
+"""A code block's time, where a role names none."""
+
+OnFault = Callable[[str, str], None]
+"""What failed, and why."""
+
+
+class Staff:
+    """Engine, scorer and sandbox of one contest; belongs to one event loop.
+
+    Args:
+        settings: of the contest; the team says whether a sandbox is needed.
+        engine, scorer: not started yet.
+        rule: how answers are chosen (from a calibration).
+        on_fault: told of whatever did not start.
+    """
+
+    def __init__(
+        self,
+        settings: ContestSettings,
+        engine: Engine,
+        scorer: Scorer | None = None,
+        rule: Rule = PLAIN,
+        on_fault: OnFault = lambda _what, _why: None,
+    ) -> None:
+        self._settings = settings
+        self.engine = engine
+        self._scorer = scorer
+        self._scoring = False
+        self._rule = rule
+        self._on_fault = on_fault
+        self._sandbox: Sandbox | None = None
+        self.solver = Solver(engine, settings.solver, settings.rules, team=settings.team)
+
+    async def start(self) -> str:
+        """Start everything; returns why there is no engine, "" if there is one."""
+        needs_sandbox = self._settings.team.uses_tools
+        sandbox = asyncio.create_task(self._start_sandbox()) if needs_sandbox else None
+        try:
+            await self.engine.start()
+        # A library that calls sys.exit() must not take the contest's loop with it.
+        except (Exception, SystemExit) as error:
+            log.exception("the engine did not start")
+            message = f"{type(error).__name__}: {error}"
+            self._on_fault("engine did not start", message)
+            return message
+        finally:
+            seats = await sandbox if sandbox is not None else None
+        if self._scorer is not None:
+            await self._start_scorer(self._scorer)
+        self.solver = Solver(
+            self.engine,
+            self._settings.solver,
+            self._settings.rules,
+            team=self._settings.team,
+            seats=seats,
+            scorer=self._scorer if self._scoring else None,
+            rule=self._rule,
+        )
+        return ""
+
+    async def _start_sandbox(self) -> Seats | None:
+        try:
+            self._sandbox = await asyncio.to_thread(Sandbox, self._settings.sandbox)
+        except (Exception, SystemExit) as error:
+            log.exception("the sandbox did not start")
+            self._on_fault("sandbox did not start", f"{type(error).__name__}: {error}")
+            return None
+        return Seats(self._sandbox, TOOL_SECONDS)
+
+    async def _start_scorer(self, scorer: Scorer) -> None:
+        try:
+            await scorer.start()
+            self._scoring = True
+        except (Exception, SystemExit) as error:
+            log.exception("the PRM did not start")
+            self._on_fault("PRM did not start", f"{type(error).__name__}: {error}")
+
+    async def close(self) -> None:
+        """End all of it; one that does not end well does not keep the others."""
+        await self._closed("engine", self.engine.close())
+        if self._scorer is not None:
+            await self._closed("PRM", self._scorer.close())
+        if self._sandbox is not None:
+            await self._closed("sandbox", asyncio.to_thread(self._sandbox.close))
+
+    async def _closed(self, what: str, closing: Awaitable[None]) -> None:
+        try:
+            await closing
+        except Exception:
+            log.exception("the %s did not close cleanly", what)
