@@ -181,6 +181,7 @@ def solve(
     bundle: BundleOption = None,
     num_agents: AgentsOption = None,
     max_attempts: AttemptsOption = None,
+    team: TeamOption = None,
     time_limit: Annotated[float, typer.Option("--time-limit", help="Seconds, loading not counted.")] = 600.0,
     output_file: Annotated[
         Path | None, typer.Option("--output-file", help="Write samples and votes as JSON.")

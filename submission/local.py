@@ -105,14 +105,16 @@ def run_contest(
         Random(shuffle).shuffle(ordered)
     with _only_one(outputs.submission):
         known = Known({}, 0.0) if fresh else _known(setup, outputs, console)
-        if not known.answers:
+        if not (known.answers or known.samples):
             put_aside(outputs.journal)
         elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
         limit = setup.settings.rules.time_limit
         rows: list[Row] = []
         with (
             _socket() as socket,
-            server_process(server_options, outputs, socket, fresh=not known.answers) as process,
+            server_process(
+                server_options, outputs, socket, fresh=not (known.answers or known.samples)
+            ) as process,
         ):
             gateway = Gateway(
                 socket, setup.settings.rules, call_seconds=call_seconds, alive=lambda: _died(process, outputs)
@@ -149,7 +151,7 @@ def _known(setup: Setup, outputs: Outputs, console: Console) -> Known:
     if not continues(read_journal(outputs.journal), setup):
         return Known({}, 0.0)
     known = read_known(outputs.journal, rules.answer_min, rules.answer_max)
-    if not known.answers:
+    if not (known.answers or known.samples):
         return Known({}, 0.0)
     line = f"continuing {outputs.journal}: {len(known.answers)} answers known, {known.elapsed:.0f} s spent"
     console.print(Text(f"{line} (--fresh starts anew)"), soft_wrap=True)

@@ -99,17 +99,16 @@ def _rule(bundle: Path | None, prm: Path | None, *, strict: bool) -> tuple[Rule,
     """What the calibration says, from the environment or the bundle; one that is damaged costs its gain."""
     named = os.environ.get(CALIBRATION_VARIABLE)
     path = Path(named) if named else bundle / CALIBRATION if bundle is not None else None
+    default = TIES if prm is not None else PLAIN
+    if path is None or not (named or path.is_file()):
+        return default, ()
     try:
-        if path is None or not (named or path.is_file()):
-            return (TIES if prm else PLAIN), ()
         found = load_calibration(path)
-        if not found.helps and prm is not None:
-            return TIES, ()
-        return found.rule, ()
     except ValueError as error:
         if strict:
             raise
-        return (TIES if prm else PLAIN), (f"No calibration: {error}",)
+        return default, (f"No calibration: {error}",)
+    return (found.rule if found.helps else default), ()
 
 
 def _prm(bundle: Path | None, *, strict: bool) -> tuple[Path | None, tuple[str, ...]]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.learning.grpo_settings import FULL, GrpoStudy
 from benchmarks.learning.report import MEASURES, REPEATS
-from benchmarks.learning.statistics import bootstrap_interval, t_interval
+from benchmarks.learning.statistics import t_interval
+from submission.selection.statistics import bootstrap_interval
 
 PLOT = "docs/learning_grpo.png"
 AIM = 0.2

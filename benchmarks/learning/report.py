@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.learning.settings import ARMS, Arm, DistillStudy
-from benchmarks.learning.statistics import bootstrap_interval, seeds_needed, t_interval
+from benchmarks.learning.statistics import seeds_needed, t_interval
+from submission.selection.statistics import bootstrap_interval
 
 MEASURES = ("sampled", "greedy")
 COMPARISONS: tuple[tuple[Arm, Arm], ...] = (("kd", "ce"), ("kd", "ce_more"))

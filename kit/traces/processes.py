@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kit.traces.recipe import TraceRecipe
@@ -20,9 +20,21 @@ class WorkerError(RuntimeError):
 
 
 def run_workers(
-    recipe: TraceRecipe, out: Path, kind: str, count: int, on_tick: Callable[[], None] = lambda: None
+    recipe: TraceRecipe,
+    out: Path,
+    count: int,
+    on_tick: Callable[[], None] = lambda: None,
+    *,
+    module: str = "kit.traces.worker",
+    arguments: Sequence[str] = (),
 ) -> None:
-    """Run `count` workers of a kind to their end, calling `on_tick` twice a second.
+    """Run `count` workers to their end, calling `on_tick` twice a second.
+
+    Args:
+        recipe: its engine says how many GPUs a worker needs.
+        out: the run's folder; each worker's log lies there.
+        module: what a worker is: `python -m MODULE OUT NUMBER ARGUMENTS...`.
+        arguments: the same for all of them.
 
     Raises:
         WorkerError: one failed. The others are ended, too: the same command goes on where they were.
@@ -31,7 +43,9 @@ def run_workers(
     environments = _environments(recipe, count)
     with contextlib.ExitStack() as stack:
         running = {
-            number: stack.enter_context(_worker(out, number, kind, environments[number]))
+            number: stack.enter_context(
+                _worker(out, number, [module, str(out), str(number), *arguments], environments[number])
+            )
             for number in range(count)
         }
         while running:
@@ -48,9 +62,9 @@ def run_workers(
 
 @contextlib.contextmanager
 def _worker(
-    out: Path, number: int, kind: str, environment: dict[str, str]
+    out: Path, number: int, arguments: Sequence[str], environment: dict[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-P", "-m", "kit.traces.worker", str(out), str(number), kind]
+    command = [sys.executable, "-P", "-m", *arguments]
     with _log(out, number).open("wb") as log:
         process = subprocess.Popen(
             command,

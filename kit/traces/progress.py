@@ -65,7 +65,7 @@ class SampleProgress:
         spent = time.monotonic() - self._begun
         left = spent / self.new * (self._total - self._already - self.new)
         share = f"{self.correct} of {self.new} correct"
-        return f"{share}, {self.tokens / spent:.0f} tokens/s, {_duration(left)} left"
+        return f"{share}, {self.tokens / spent:.0f} tokens/s, {duration(left)} left"
 
     def _line(self) -> None:
         self._shown = time.monotonic()
@@ -87,6 +87,7 @@ class SampleProgress:
         return offset
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words, for a person."""
     minutes = int(seconds // 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"

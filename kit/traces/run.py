@@ -105,7 +105,7 @@ def run_traces(recipe: TraceRecipe, console: Console) -> Counts:
         WorkerError: an engine process failed; the same command goes on from there.
     """
     recipe = resolved(recipe)
-    with _only_one(recipe.out):
+    with only_one(recipe.out):
         claim(recipe.out, identity(recipe))
         plan = make_plan(recipe)
         describe_refused(plan.tasks, console)
@@ -145,7 +145,7 @@ def _draw(recipe: TraceRecipe, plan: Plan, console: Console) -> None:
     done = plan.total - plan.left
     console.print(f"{done} of {plan.total} samples done; {recipe.engine.kind} draws {plan.left}")
     with SampleProgress(journals, done, plan.total, console) as progress:
-        run_workers(recipe, recipe.out, "generate", count, progress.update)
+        run_workers(recipe, recipe.out, count, progress.update, arguments=["generate"])
 
 
 def _score(recipe: TraceRecipe, console: Console) -> None:
@@ -171,7 +171,7 @@ def _score(recipe: TraceRecipe, console: Console) -> None:
                 counted[0] = stand
                 console.print(f"top-k: {stand} of {len(wanted)} parts stand")
 
-        run_workers(shared, out, "topk", count, tick)
+        run_workers(shared, out, count, tick, arguments=["topk"])
     for path in (out / FOLDER).glob("part-*.topk"):
         if path not in wanted:
             path.unlink()
@@ -185,7 +185,7 @@ def _journals(out: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _only_one(out: Path) -> Iterator[None]:
+def only_one(out: Path) -> Iterator[None]:
     """Two runs in one folder would draw the same samples twice: the second one is refused."""
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ async def generate_share(recipe: TraceRecipe, share: Path, journal: Path) -> Non
 
             async def drain() -> None:
                 for job in jobs:
-                    writer.write(await _sample(engine, job, recipe, checker))
+                    writer.write(await draw_sample(engine, job, recipe, checker))
 
             # Twice what the engine batches: it never waits for the next request.
             async with asyncio.TaskGroup() as group:
@@ -82,7 +82,8 @@ async def generate_share(recipe: TraceRecipe, share: Path, journal: Path) -> Non
             await engine.close()
 
 
-async def _sample(engine: Engine, job: Job, recipe: TraceRecipe, checker: SymbolicChecker) -> SampleLine:
+async def draw_sample(engine: Engine, job: Job, recipe: TraceRecipe, checker: SymbolicChecker) -> SampleLine:
+    """Draw and verify one sample, asking again where the engine loses it. EngineError after `TRIES`."""
     for trial in range(1, TRIES + 1):
         try:
             return await _draw(engine, job, recipe, checker)
@@ -148,7 +149,7 @@ def _end_with_group(*_: object) -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _tie_to_parent() -> None:
+def tie_to_parent() -> None:
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, _end_with_group)
@@ -161,7 +162,7 @@ def _tie_to_parent() -> None:
 
 def main(folder: Path, number: int, kind: str) -> None:
     """Run one worker to the end of its share."""
-    _tie_to_parent()
+    tie_to_parent()
     work = folder / "work"
     recipe = TraceRecipe.model_validate_json((work / "recipe.json").read_text(encoding="utf-8"))
     if kind == "generate":

@@ -15,7 +15,7 @@ class Candidate:
         logprob: sum of the log-probabilities of the model's own tokens, nats; NaN where unknown.
         entropy: mean entropy of the model's next-token distributions, nats; NaN where unknown.
         steps: probability that each step is right, 0 to 1, by a process reward model; empty where unscored.
-        finished: whether the attempt ended by itself rather than by a limit.
+        finished: whether it ended by itself or at its own length, rather than being cut off.
         seconds: how long it ran.
     """
 

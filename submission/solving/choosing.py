@@ -42,11 +42,11 @@ def choose(
         rule: from a calibration that was shown to help, else the plain vote (`submission.selection`).
         opinions: a selector's pick is worth `opinion_votes` candidates of mean weight; so is a unanimous
             verification of an answer, a divided one in proportion. A verifier that says no adds nothing.
-        opinion_votes: 0 leaves the vote as it is.
+        opinion_votes: 0 leaves the vote as it is, and so does a best-of-N rule, which has no votes to add to.
     """
     plain = ranked(candidates)
     found = ranked(candidates, rule)
-    extra = _extra(opinions, opinion_votes)
+    extra = {} if rule.method == "best_of_n" else _extra(opinions, opinion_votes)
     said = str(rule) if rule != PLAIN else "majority"
     if extra:
         found = _with_opinions(candidates, rule, extra)

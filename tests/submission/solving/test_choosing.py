@@ -63,6 +63,12 @@ def test_opinions_are_votes() -> None:
     assert choose(tied, PLAIN, [opinion(None, None, "select"), opinion(7, None)]).answer == 5
 
 
+def test_best_of_n_has_no_votes_that_opinions_could_add_to() -> None:
+    scored = [Candidate(5, steps=(0.9,)), Candidate(7, steps=(0.1,))]
+    choice = choose(scored, Rule(method="best_of_n"), [opinion(7, True, "select")])
+    assert (choice.answer, choice.rule) == (5, "best_of_n (min)")
+
+
 def test_one_opinion_does_not_beat_a_clear_majority() -> None:
     assert choose(candidates(5, 5, 5, 7), PLAIN, [opinion(7, True, "select")]).answer == 5
 

@@ -1,0 +1,1 @@
+"""Monte-Carlo step labels: `python -m kit.steps`."""
