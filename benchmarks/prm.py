@@ -104,7 +104,7 @@ def _on_process_bench(
     try:
         asyncio.run(scorer.start())
         solutions = [one for found in subsets.values() for one in found]
-        scores = score_solutions(solutions, scorer.step_scores_many, journal, fingerprint(model), console)
+        scores = score_solutions(solutions, scorer.scores_of_steps, journal, fingerprint(model), console)
     except EngineError as error:
         raise ValueError(str(error)) from error
     finally:

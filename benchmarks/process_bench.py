@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,14 +24,13 @@ from kit.prm.metrics import (
     process_bench,
     reliability,
 )
-from submission.steps import END_THINK, THINK, split_steps
 
 BINS = 10
 LINE_SECONDS = 30.0
 """How often a log that is no terminal hears of the progress."""
 
-ManyScorer = Callable[[str, Sequence[str]], list[list[float]]]
-"""(problem, solutions) to the scores of the steps of each, such as `CheckpointScorer.step_scores_many`."""
+ManyScorer = Callable[[str, Sequence[Sequence[str]]], list[list[float]]]
+"""(problem, solutions in steps) to the scores of their steps, such as `CheckpointScorer.scores_of_steps`."""
 
 
 class Solution(BaseModel):
@@ -51,16 +49,6 @@ class Solution(BaseModel):
         if not NO_ERROR <= self.label < len(self.steps):
             raise ValueError(f"label {self.label}, but there are {len(self.steps)} steps")
         return self
-
-    @property
-    def plain_steps(self) -> list[str]:
-        """The steps without the marks of thinking, which would keep a scorer from reading all of them."""
-        return [step.replace(THINK, "").replace(END_THINK, "") for step in self.steps]
-
-    @property
-    def text(self) -> str:
-        """The plain steps as one text."""
-        return "\n\n".join(self.plain_steps)
 
     @property
     def key(self) -> str:
@@ -103,30 +91,6 @@ def _rows(path: Path) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
-def aligned(scores: Sequence[float], found: Sequence[str], steps: Sequence[str]) -> list[float]:
-    """Scores of the data set's own steps from those of the steps that the scorer saw.
-
-    Both are cuts of one text, between which only white space may differ. A step gets the least score of
-    those that end in it; one in which none ends gets that of the step it is part of. NaN is the least, and
-    all that there is of an empty text.
-    """
-    assert len(scores) == len(found), (len(scores), len(found))
-    ends = list(accumulate(len("".join(step.split())) for step in found))
-    bounds = list(accumulate(len("".join(step.split())) for step in steps))
-    if not scores:
-        return [math.nan] * len(steps)
-    assert ends[-1] == bounds[-1], "two cuts of one text"
-    result, place = [], 0
-    for bound in bounds:
-        mine = []
-        while place < len(ends) and ends[place] <= bound:
-            mine.append(scores[place])
-            place += 1
-        mine = mine or [scores[min(place, len(scores) - 1)]]
-        result.append(math.nan if any(map(math.isnan, mine)) else min(mine))
-    return result
-
-
 def fingerprint(folder: Path) -> str:
     """Changes where the checkpoint in a folder does; its weights are not read, only their sizes and dates."""
     digest = hashlib.sha256()
@@ -165,8 +129,8 @@ def score_solutions(
             file.write("\n")
         task = bar.add_task("", total=len(wanted), completed=len(done))
         for one in rest:
-            [scores] = score(one.problem, [one.text])
-            done[one.key] = aligned(scores, split_steps(one.text), one.plain_steps)
+            [done[one.key]] = score(one.problem, [one.steps])
+            assert len(done[one.key]) == len(one.steps), "one score a step"
             written = [value if math.isfinite(value) else None for value in done[one.key]]
             file.write(json.dumps({"model": model, "key": one.key, "scores": written}) + "\n")
             file.flush()

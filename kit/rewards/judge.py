@@ -60,7 +60,8 @@ class Judge:
     Args:
         section: which rewards, and their options.
         max_completion_tokens: the limit of sampling, to which the length rewards relate.
-        step_scorer: gives the steps' scores for `prm`, such as `submission.scoring.PrmScorer.step_scores`.
+        step_scorer: gives the steps' scores for `prm`, such as a scorer's `step_scores`
+            (`submission.prm.scorer.CheckpointScorer`).
 
     Raises:
         ValueError: an own function cannot be imported or called, `prm` has a weight but there is no

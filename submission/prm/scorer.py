@@ -109,15 +109,22 @@ class CheckpointScorer(ABC):
 
         With `long` = "last" a solution beyond the context has the scores of its last steps only.
         """
-        assert self._encoder is not None, "start() first"
         stop = stop or threading.Event()
-        prompt = self._encoder.prompt(problem)
-        layouts = [self._encoder.layouts(prompt, steps, self._max_context, self._long) for steps in solutions]
+        layouts = self._layouts(problem, solutions)
         with self._lock:
             if stop.is_set():
                 raise CancelledError("the scores are not wanted any more")
             odds = self._log_odds([layout for found in layouts for layout in found], self.form, stop)
         return by_candidate(layouts, odds, self.form)
+
+    def sequences(self, problem: str, solutions: Sequence[Sequence[str]]) -> list[Layout]:
+        """What the model would be given for these solutions, all of them after one another."""
+        return [layout for found in self._layouts(problem, solutions) for layout in found]
+
+    def _layouts(self, problem: str, solutions: Sequence[Sequence[str]]) -> list[list[Layout]]:
+        assert self._encoder is not None, "start() first"
+        prompt = self._encoder.prompt(problem)
+        return [self._encoder.layouts(prompt, steps, self._max_context, self._long) for steps in solutions]
 
     @abstractmethod
     async def close(self) -> None:

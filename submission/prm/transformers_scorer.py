@@ -68,18 +68,25 @@ class TransformersScorer(CheckpointScorer):
     ) -> list[list[float]]:
         import torch
 
-        assert self._model is not None, "start() first"
-        groups = [list(layouts)] if self._shared else [[layout] for layout in layouts]
-        found: list[list[float]] = []
         with torch.inference_mode():
-            for group in groups:
-                tree = grow([layout.ids for layout in group])
-                passes = self._passes(tree, stop)
-                if form.head == "logprob":
-                    found += _sums_of_logprobs(passes, self._model.head, tree, group)
-                else:
-                    found += _label_odds(passes, self._model.head, form.positive_label, tree, group)
+            if not self._shared:
+                return [self._read([layout], form, stop)[0] for layout in layouts]
+            found = self._read(layouts, form, stop)
+            for number, layout in enumerate(layouts):
+                # A masked key still multiplies its value by zero, and zero times infinity is no number: what
+                # overflows in one candidate would take the others' scores with it.
+                if not all(map(math.isfinite, found[number])):
+                    found[number] = self._read([layout], form, stop)[0]
         return found
+
+    def _read(self, layouts: Sequence[Layout], form: PrmConfig, stop: threading.Event) -> list[list[float]]:
+        """Log-odds of the scored steps of sequences that go through the model together."""
+        assert self._model is not None, "start() first"
+        tree = grow([layout.ids for layout in layouts])
+        passes = self._passes(tree, stop)
+        if form.head == "logprob":
+            return _sums_of_logprobs(passes, self._model.head, tree, layouts)
+        return _label_odds(passes, self._model.head, form.positive_label, tree, layouts)
 
     def _together(self, sequences: list[list[int]]) -> "list[torch.Tensor]":
         """Last hidden states [tokens, hidden] of each sequence, put through the model as a tree."""
@@ -94,7 +101,9 @@ class TransformersScorer(CheckpointScorer):
         """The tree through the model, chunk by chunk: first index, and hidden states [tokens, hidden]."""
         model, chunk = self._model, self._chunk
         assert model is not None and chunk is not None, "start() first"
-        if len(tree.places) == 1 and not self._shared:
+        if len(tree.places) == 1:
+            if stop.is_set():
+                raise CancelledError("the scores are not wanted any more")
             yield 0, _alone(model, tree.ids)
             return
         yield from _chunks(model, tree, chunk, stop)

@@ -5,19 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmarks.best_of_n import MAJORITY, ORACLE, accuracy_at, calibration_curves, curves, figures, rules_of
 from benchmarks.prm import main, plot, section, section_with_plot
 from benchmarks.process_bench import (
     Solution,
-    aligned,
     fingerprint,
     judge,
     read_solutions,
@@ -147,32 +143,6 @@ def made(name: str, steps: list[str], label: int) -> Solution:
     return Solution(id=name, problem=f"What is {name}?", steps=steps, label=label)
 
 
-def test_scores_of_other_cuts_by_hand() -> None:
-    assert aligned([0.9, 0.8], ["a b", "c"], ["ab", " c "]) == [0.9, 0.8]
-    assert aligned([0.9, 0.3, 0.8], ["a", "b", "c"], ["ab", "c"]) == [0.3, 0.8], "the least that ends in it"
-    assert aligned([0.9, 0.8], ["abc", "d"], ["a", "bc", "d"]) == [0.9, 0.9, 0.8], "a part of a step"
-    assert aligned([0.9, 0.8], ["ab", "cd"], ["abc", "d"]) == [0.9, 0.8], "across the bounds"
-    assert aligned([0.9], ["a"], ["a", ""]) == [0.9, 0.9]
-    [first, second] = aligned([math.nan, 0.5, 0.7], ["a", "b", "c"], ["ab", "c"])
-    assert math.isnan(first)
-    assert second == 0.7
-    assert math.isnan(aligned([], [], [" "])[0])
-
-
-@given(st.text("abcdef", min_size=1, max_size=12), st.data())
-def test_equal_cuts_keep_their_scores(text: str, data: st.DataObject) -> None:
-    cuts = (
-        [0, *sorted(data.draw(st.sets(st.integers(1, len(text) - 1)))), len(text)]
-        if len(text) > 1
-        else [0, 1]
-    )
-    steps = [text[begin:end] for begin, end in pairwise(cuts)]
-    scores = data.draw(st.lists(st.floats(0, 1), min_size=len(steps), max_size=len(steps)))
-    assert aligned(scores, steps, [f" {step}\n" for step in steps]) == scores
-    assert aligned(scores, steps, [text]) == [min(scores)]
-    assert set(aligned(scores, steps, list(text))) <= set(scores)
-
-
 def test_the_threshold_of_the_first_subset_judges_the_others() -> None:
     subsets = {
         "tuned": [made("a", ["x", "y"], 1), made("b", ["x", "y"], -1)],
@@ -203,7 +173,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     journal = tmp_path / "deep" / "journal.jsonl"
     asked: list[str] = []
 
-    def score(question: str, texts: Sequence[str]) -> list[list[float]]:
+    def score(question: str, texts: Sequence[Sequence[str]]) -> list[list[float]]:
         if len(asked) == 2:
             raise KeyboardInterrupt
         asked.append(question)
@@ -223,17 +193,6 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert len(asked) == 2
     score_solutions(solutions, score, journal, "model", Console(quiet=True))
     assert len(asked) == 2, "all are there"
-
-
-def test_marks_of_thinking_do_not_hide_steps(tmp_path: Path) -> None:
-    solution = made("p", ["a</think>b", "c"], -1)
-
-    def score(question: str, texts: Sequence[str]) -> list[list[float]]:
-        assert texts == ["ab\n\nc"]
-        return [[0.5, 0.75]]
-
-    found = score_solutions([solution], score, tmp_path / "j.jsonl", "m", Console(quiet=True))
-    assert found[solution.key] == [0.5, 0.75]
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl"])

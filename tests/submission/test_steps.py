@@ -170,5 +170,7 @@ def test_the_steps_of_processbench_are_found_again(name: str, rows: int, least: 
         pytest.skip("ProcessBench is not on this machine")
     solutions = [row["steps"] for row in json.loads(path.read_text(encoding="utf-8"))]
     assert len(solutions) == rows
+    cut = [split_steps("\n\n".join(steps)) for steps in solutions]
+    assert all(split_steps("\n\n".join(steps)) == steps for steps in cut)
     # What differs has lists whose items ProcessBench counts as one step.
-    assert sum(len(split_steps("\n\n".join(steps))) == len(steps) for steps in solutions) >= least
+    assert sum(len(found) == len(steps) for found, steps in zip(cut, solutions, strict=True)) >= least

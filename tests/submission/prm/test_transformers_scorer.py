@@ -160,6 +160,23 @@ def test_broken_weights_score_nan_and_nothing_else_is_lost(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_what_overflows_in_one_candidate_leaves_the_others_alone(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    folder = classifier(tmp_path)
+    sane = started(folder).step_scores_many(PROBLEM, CANDIDATES)
+    (token,) = AutoTokenizer.from_pretrained(folder)("~")["input_ids"]
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.embed_tokens.weight"][token] = math.inf
+    save_file(tensors, path, {"format": "pt"})
+    scores = started(folder).step_scores_many(PROBLEM, [*CANDIDATES, "First, 1 + 1 = 2.\n\nThen ~ 4."])
+    assert gap(scores[:-1], sane) < 1e-5
+    assert len(scores[-1]) == 2 and math.isnan(scores[-1][1])
+
+
+@pytest.mark.slow
 def test_a_checkpoint_that_lacks_weights_does_not_start(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

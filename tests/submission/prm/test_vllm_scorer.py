@@ -13,7 +13,7 @@ import pytest
 from submission.engines.base import EngineError
 from submission.prm.scorer import CancelledError
 from submission.prm.transformers_scorer import TransformersScorer
-from submission.prm.vllm_scorer import VllmScorer
+from submission.prm.vllm_scorer import VllmScorer, _Child
 from submission.settings import EngineSettings
 from tests.submission.prm.checkpoints import CANDIDATES, classifier, policy, process_reward
 
@@ -80,10 +80,12 @@ async def check_death(scorer: VllmScorer) -> None:
         await scorer.score_steps(PROBLEM, CANDIDATES)
 
 
-@pytest.mark.slow
-def test_a_model_that_vllm_refuses_is_told_of(tmp_path: Path) -> None:
-    pytest.importorskip("vllm")
-    folder = classifier(tmp_path)
-    (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(EngineError, match=r"cannot be loaded: the PRM's engine (failed|has ended): .*\w"):
-        asyncio.run(VllmScorer(folder, SETTINGS).start())
+def test_what_the_child_cannot_serve_is_told_of() -> None:
+    child = _Child()
+    setup = {"folder": "x", "head": "logprob", "context": 64, "settings": {"kind": "nonsense"}}
+    with pytest.raises(EngineError, match="failed: ValueError: settings: kind"):
+        child.ask(setup, threading.Event())
+    with pytest.raises(EngineError, match="has ended: exit code 0"):
+        child.ask(setup, threading.Event())
+    child.kill()
+    child.release()
