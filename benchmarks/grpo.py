@@ -15,7 +15,9 @@ many completions a training pass of TRL's holds is free: every `--peer` is such 
 is compared with.
 
 Completions of a group whose rewards are all equal add nothing to the gradient; ours leaves them out of the
-training passes, TRL puts them through the model. The page says how many that were.
+training passes, TRL puts them through the model. The page says how many that were. Ours also puts a group's
+prompt through once (`kit.training.sharing`), and multiplies float32 matrices by oneDNN where torch, and so
+TRL, takes MKL (`kit.training.products`): on AMD's processors that alone is a factor of about two.
 
 Every side of every round is a process of its own; the order changes from round to round. Timed are steps
 after the warm-up, from prompts to the update, our table of roll-outs included.
@@ -151,7 +153,8 @@ def section(figures: dict[str, Any]) -> list[str]:
         "",
         "Milliseconds a completion go into sampling, gradient work (forward, backward, update) and the rest,",
         "such as rewards and the table. Trained: completions that went through the model for their gradient;",
-        "in groups with equal rewards it is 0, and ours leaves them out.",
+        "in groups with equal rewards it is 0, and ours leaves them out. Ours puts a group's prompt through",
+        "the model once, and multiplies by oneDNN where torch, and so TRL, takes MKL, slow on AMD's CPUs.",
         "",
         "| Model | Side | Completions/s: least | Median | Greatest | Tokens/s | Sampling (ms) "
         "| Gradient (ms) | Rest (ms) | Rest | Mean tokens | Reward | Trained | Peak (GiB) |",

@@ -4,6 +4,8 @@ python -m kit.train distill kit/recipes/distill_cpu.toml
 
 python -m kit.train grpo kit/recipes/grpo_cpu.toml
 
+python -m kit.train prm kit/recipes/prm_cpu.toml
+
 torchrun --nproc-per-node 8 -m kit.train distill kit/recipes/distill_qwen32b.toml optimizer.lr=1e-5
 
 A run that is started again goes on from its last checkpoint. After USR1, USR2 or TERM it saves and exits with
@@ -21,6 +23,7 @@ from rich.console import Console
 
 from kit.distill.recipe import DistillRecipe
 from kit.grpo.recipe import GrpoRecipe
+from kit.prm.recipe import PrmRecipe
 from submission.cli import run
 
 if TYPE_CHECKING:
@@ -74,6 +77,20 @@ def grpo(recipe: RecipeFile, overrides: Overrides = None, dry_run: DryRun = Fals
     from kit.grpo.phase import grpo as train_policy
 
     _run(loaded.out, lambda: train_policy(loaded))
+
+
+@app.command()
+def prm(recipe: RecipeFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Process reward model: learn from labelled steps how likely each step of a solution is right."""
+    loaded = PrmRecipe.load(recipe, overrides or ())
+    if dry_run:
+        from kit.prm.plan import print_plan
+
+        print_plan(loaded)
+        return
+    from kit.prm.phase import prm as train_scorer
+
+    _run(loaded.out, lambda: train_scorer(loaded))
 
 
 def _run(out: Path, work: "Callable[[], Outcome]") -> None:

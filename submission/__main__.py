@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from submission.cli import run
+from submission.preflight import before_contest
 from submission.setup import resolve
 
 app = typer.Typer(
@@ -113,7 +114,7 @@ def _serve(
 
     journal = journal or Path("aimo.journal.jsonl")
     if socket is not None:
-        serve_rehearsal(resolve(bundle, overrides, team=team), journal, socket)
+        serve_rehearsal(resolve(bundle, overrides, team=team), journal, socket, bundle)
         return
     try:
         setup = resolve(bundle, overrides, team=team, strict=not is_rerun())
@@ -123,7 +124,15 @@ def _serve(
             raise
         logging.exception("the bundle cannot be used: every problem gets the default answer")
         setup = None
-    serve_organiser(setup, journal, test_csv)
+    if setup is not None:
+        before_contest(
+            setup.settings.rules,
+            bundle=bundle,
+            model=setup.model,
+            work=journal.resolve().parent,
+            rerun=is_rerun(),
+        )
+    serve_organiser(setup, journal, test_csv, bundle)
 
 
 def _contest(

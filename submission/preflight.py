@@ -5,16 +5,12 @@ the run that counts nothing is ended by it: what can be answered on a wrong mach
 Every check only looks; none takes memory of the accelerator from the engine that is to come.
 """
 
-import json
 import logging
-import os
-import platform
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -24,11 +20,11 @@ from typing import Any
 from submission.bundle import MANIFEST, Bundle, quick_check, verify
 from submission.checkpoint import inspect
 from submission.gateway.organiser import DEPTH, INPUT, folders
+from submission.machine import GIB, Gpu, Machine, this_machine
 from submission.settings import ContestRules
 
 log = logging.getLogger(__name__)
 
-GIB = 1 << 30
 DISK_GIB = 2.0
 """For journal, report, logs, and what compilers cache."""
 TEMPORARY_GIB = 0.5
@@ -36,13 +32,7 @@ LEAST_MEMORY_GIB = 8.0
 """Of the machine's memory, beside an accelerator; on a CPU the weights have to fit as well."""
 PORTS = (50_051, *range(60_053, 60_063))
 """Of the organiser's server and gateway."""
-PROBE_SECONDS = 180.0
-_DRIVER = Path("/proc/driver/nvidia/version")
 _GROUPS = frozenset({"competitions", "datasets", "models", "notebooks"})
-_PROBE = (
-    "import json, torch; p = torch.cuda.get_device_properties; n = torch.cuda.device_count(); "
-    "print(json.dumps([[p(i).name, p(i).total_memory] for i in range(n)]))"
-)
 
 
 @dataclass(frozen=True)
@@ -53,33 +43,6 @@ class Check:
     ok: bool
     detail: str
     fix: str = ""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """An accelerator: its maker's name for it, and its memory in GiB."""
-
-    name: str
-    gib: float
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the checks compare with the rules.
-
-    Args:
-        gpus: those that can be used; None where there is no NVIDIA driver at all.
-        trouble: why a driver's GPUs cannot be used, "" if they can.
-        memory: bytes.
-        cores: that this process may use.
-        python: "3.12".
-    """
-
-    gpus: tuple[Gpu, ...] | None
-    trouble: str
-    memory: int
-    cores: int
-    python: str
 
 
 def preflight(
@@ -125,6 +88,32 @@ def preflight(
     return tuple(_run(name, check) for name, check in checks)
 
 
+def before_contest(
+    rules: ContestRules, *, bundle: Path | None, model: Path | None, work: Path, rerun: bool
+) -> None:
+    """What the server does first: look at everything and refuse, or in the run that counts only log.
+
+    In that run it looks from a thread, and neither at ports nor through torch: the server that opens the
+    ports and the engine that measures its memory come up beside it.
+
+    Raises:
+        ValueError: a check failed, at commit time.
+    """
+    if not rerun:
+        enforce(preflight(rules, bundle=bundle, model=model, work=work), rerun=False)
+        return
+
+    def look() -> None:
+        try:
+            machine = this_machine(ask_torch=False)
+            checks = preflight(rules, bundle=bundle, model=model, work=work, machine=machine, ports=())
+            enforce(checks, rerun=True)
+        except Exception:
+            log.exception("the preflight itself failed")
+
+    threading.Thread(target=look, name="preflight", daemon=True).start()
+
+
 def enforce(checks: Sequence[Check], *, rerun: bool) -> None:
     """Log the list; refuse to go on where a check failed and somebody is there to mend it.
 
@@ -164,59 +153,6 @@ def _run(name: str, check: Callable[[], Check]) -> Check:
 
 
 # --- the machine ---------------------------------------------------------------------------------
-
-
-def this_machine() -> Machine:
-    """What this process can use."""
-    from submission.engines.supervised import machine_memory
-
-    gpus, trouble = find_gpus()
-    cores = len(os.sched_getaffinity(0))
-    major, minor, _ = platform.python_version_tuple()
-    return Machine(gpus, trouble, machine_memory(), cores, f"{major}.{minor}")
-
-
-def find_gpus() -> tuple[tuple[Gpu, ...] | None, str]:
-    """GPUs as torch sees them, or else as nvidia-smi does and why torch does not; None without a driver.
-
-    torch is asked in a process of its own: it takes memory of each GPU that it looks at.
-    """
-    listed = _nvidia_smi()
-    if listed is None and not _DRIVER.exists():
-        return None, ""
-    seen, trouble = _torch_gpus()
-    return (seen, "") if seen else (listed or (), trouble)
-
-
-def _nvidia_smi() -> tuple[Gpu, ...] | None:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return parse_nvidia_smi(done.stdout)
-
-
-def parse_nvidia_smi(text: str) -> tuple[Gpu, ...]:
-    """GPUs out of lines `name, MiB`."""
-    found = re.findall(r"^(.+?),\s*(\d+)\s*$", text, re.MULTILINE)
-    return tuple(Gpu(name.strip(), int(mib) / 1024) for name, mib in found)
-
-
-def _torch_gpus() -> tuple[tuple[Gpu, ...], str]:
-    command = [sys.executable, "-P", "-c", _PROBE]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        return (), f"torch could not be asked: {error}"
-    lines = (done.stdout.strip() or done.stderr.strip()).splitlines() or [""]
-    if done.returncode:
-        return (), f"torch fails: {lines[-1][:300]}"
-    gpus = tuple(Gpu(str(name), size / GIB) for name, size in json.loads(lines[-1]))
-    return gpus, "" if gpus else "torch sees none: its build is for a CPU or for another driver"
 
 
 def check_accelerator(rules: ContestRules, machine: Machine, target: str, *, needed: bool) -> Check:

@@ -14,26 +14,32 @@ from typing import Any
 
 from submission.clock import Stopwatch, started_at
 from submission.contest import Contest, Known, read_known
-from submission.engines import make_engine
+from submission.engines.base import Engine
 from submission.gateway.organiser import RERUN, find_organiser, serve
 from submission.gateway.predict import make_predict
 from submission.gateway.rehearsal import start_server
 from submission.journal import ContestLine, EndLine, Journal, JournalContent, read_journal
 from submission.offline import go_offline
 from submission.prm.making import make_scorer
+from submission.reporting.unanswered import no_model_answered
 from submission.runtime import Runtime
 from submission.settings import ContestRules
 from submission.setup import Setup
+from submission.supervision import make_supervised
 
 log = logging.getLogger(__name__)
 
 # A journal that nobody wrote to for this long belongs to another day's contest.
 STALE_SECONDS = 86_400.0
 PR_SET_PDEATHSIG = 1
+EngineMaker = Callable[..., Engine]
+"""`make_supervised`, or what a fault suite puts in its place."""
 PARENT = "AIMO_PARENT_PID"
 
 
-def serve_organiser(setup: Setup | None, journal: Path, test_csv: Path | None) -> None:
+def serve_organiser(
+    setup: Setup | None, journal: Path, test_csv: Path | None, bundle: Path | None = None
+) -> None:
     """Serve the organiser's gateway until it ends.
 
     Args:
@@ -41,19 +47,34 @@ def serve_organiser(setup: Setup | None, journal: Path, test_csv: Path | None) -
             since a file of defaults is a score and an exception is none.
         journal: where the journal goes.
         test_csv: for the local gateway at commit time.
+        bundle: where a second model may lie.
+
+    Raises:
+        ValueError: at commit time, where no model answered.
     """
     organiser = find_organiser()
-    with _predictor(setup, journal) as predict:
+    with _predictor(setup, journal, bundle) as predict:
         serve(organiser, predict, test_csv)
+    mark = "NO MODEL ANSWERED: the bundle could not be used" if setup is None else no_model_answered(journal)
     end_journal(journal)
+    if mark:
+        log.critical(mark)
+        if not is_rerun():
+            raise ValueError(mark)
 
 
-def serve_rehearsal(setup: Setup, journal: Path, socket: Path) -> None:
+def serve_rehearsal(
+    setup: Setup,
+    journal: Path,
+    socket: Path,
+    bundle: Path | None = None,
+    engine: EngineMaker = make_supervised,
+) -> None:
     """Serve our own gateway on a Unix socket until the parent ends this process or dies."""
     _die_with_parent()
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    with _predictor(setup, journal) as predict:
+    with _predictor(setup, journal, bundle, engine) as predict:
         server = start_server(predict, socket)
         # Awake once a second: a signal that another thread took runs its handler only when this one wakes.
         while not ended.wait(timeout=1.0):
@@ -67,7 +88,9 @@ def is_rerun() -> bool:
 
 
 @contextmanager
-def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any]]:
+def _predictor(
+    setup: Setup | None, journal: Path, bundle: Path | None, make_engine: EngineMaker = make_supervised
+) -> Iterator[Callable[..., Any]]:
     if setup is None:
         rules = ContestRules()
         yield make_predict(
@@ -83,8 +106,19 @@ def _predictor(setup: Setup | None, journal: Path) -> Iterator[Callable[..., Any
         known, lines = Known({}, 0.0), Journal(None)
     elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
 
+    def fault(what: str, details: str) -> None:
+        line = {"type": "fault", "at": round(time.time(), 3), "elapsed": round(elapsed(), 3)}
+        lines.write({**line, "what": what, "error": details})
+
     def contest() -> Contest:
-        engine = make_engine(setup.settings.engine, setup.model)
+        engine = make_engine(
+            setup.settings,
+            setup.model,
+            log=journal.with_name(f"{journal.stem}.engine.log"),
+            seconds_left=lambda: rules.time_limit - elapsed(),
+            on_fault=fault,
+            bundle=bundle,
+        )
         scorer = make_scorer(setup.settings, setup.prm)
         return Contest(setup.settings, engine, lines, elapsed, known, scorer, setup.rule)
 

@@ -29,7 +29,7 @@ from submission.processes import adopt_orphans, children, die_with, end_family
 TICK_SECONDS = 0.1
 """Between two looks at the parent and the command."""
 MEMORY_SECONDS = 2.0
-"""Between two looks at the memory, which read all of /proc."""
+"""Between two looks at the memory."""
 LOG_BYTES = 64 << 20
 """A longer log is begun anew: what fills a disk costs the contest its answers."""
 ASKED = "was asked to end"
@@ -55,7 +55,7 @@ def held_bytes(root: int) -> int:
     total, left = 0, [root]
     while left:
         pid = left.pop()
-        left += children(pid)
+        left += _children(pid)
         try:
             status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
         except OSError:  # gone meanwhile
@@ -63,6 +63,15 @@ def held_bytes(root: int) -> int:
         found = _HELD.findall(status) or _RESIDENT.findall(status)
         total += sum(map(int, found)) * _KIB
     return total
+
+
+def _children(parent: int) -> list[int]:
+    """As `children`, in a tenth of its time where the kernel keeps the list."""
+    try:
+        lists = [path.read_text(encoding="ascii") for path in Path(f"/proc/{parent}/task").glob("*/children")]
+    except OSError:  # a thread is gone meanwhile
+        lists = []
+    return [int(pid) for pid in " ".join(lists).split()] if lists else children(parent)
 
 
 def watch(parent: int, control: socket.socket, limit: int, process: "subprocess.Popen[bytes]") -> str:
@@ -105,10 +114,12 @@ def _spelled(code: int) -> str:
 
 
 def _reap_adopted(spare: int) -> None:
-    for pid in children(os.getpid()):
-        if pid != spare:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+    """Take note of the dead, but for the command, whose exit code is asked for elsewhere."""
+    while True:
+        dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if dead is None or dead.si_pid in (0, spare):
+            return
+        os.waitpid(dead.si_pid, 0)
 
 
 def _bound_log() -> None:

@@ -55,14 +55,22 @@ def load_settings(kind: type[Study], folder: Path) -> Study:
 
 
 def run_waiting(
-    command: str, costs: Mapping[str, float], folder: Path, jobs: int, say: Callable[[str], None]
+    command: str,
+    costs: Mapping[str, float],
+    folder: Path,
+    jobs: int,
+    say: Callable[[str], None],
+    *,
+    module: str = "benchmarks.learning",
+    line: "Callable[[str, dict[str, Any]], str] | None" = None,
 ) -> None:
     """Every run that has no result yet, in the order of `costs`, `jobs` at a time.
 
     Args:
-        command: of `python -m benchmarks.learning`; it is given the folder and the run's name.
+        command: of `python -m MODULE`; it is given the folder and the run's name.
         costs: by name, what each run takes in any one unit.
         say: is called with one line for each run that ended.
+        line: makes it of the run's name and result; None tells the shares solved.
 
     Raises:
         ValueError: a run failed; the message names its log.
@@ -70,14 +78,15 @@ def run_waiting(
     waiting = {name: cost for name, cost in costs.items() if not (folder / name / RESULT).exists()}
     started, done = time.monotonic(), 0.0
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(_in_own_process, command, folder, name): name for name in waiting}
+        futures = {pool.submit(_in_own_process, module, command, folder, name): name for name in waiting}
         try:
             for future in as_completed(futures):
                 future.result()
                 name = futures[future]
                 done += waiting[name]
                 left = (time.monotonic() - started) * (sum(waiting.values()) - done) / done
-                say(f"{_line(folder, name)}; about {left / 60:.0f} min left of these runs")
+                told = (line or _line)(name, read_result(folder, name))
+                say(f"{told}; about {left / 60:.0f} min left of these runs")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -112,8 +121,7 @@ def _text(study: Recipe) -> str:
     return study.model_dump_json(indent=1) + "\n"
 
 
-def _line(folder: Path, name: str) -> str:
-    result = read_result(folder, name)
+def _line(name: str, result: dict[str, Any]) -> str:
     greedy, sampled = (sum(result[key]) / len(result[key]) for key in ("greedy", "sampled"))
     return (
         f"{name}: {result['steps']} steps, {result['cpu_seconds']:.0f} CPU-s, solved {greedy:.3f} greedy, "
@@ -121,9 +129,9 @@ def _line(folder: Path, name: str) -> str:
     )
 
 
-def _in_own_process(command: str, folder: Path, name: str) -> None:
+def _in_own_process(module: str, command: str, folder: Path, name: str) -> None:
     """One thread for each run: that is the fastest for models of this size, and equal for all arms."""
-    line = [sys.executable, "-m", "benchmarks.learning", command, str(folder), name]
+    line = [sys.executable, "-m", module, command, str(folder), name]
     log = folder / f"{name}.log"
     with log.open("w", encoding="utf-8") as file:
         ended = subprocess.run(

@@ -7,15 +7,17 @@ read whole. What a row's columns mean is told by `kit.data.shapes`, or by the ca
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from kit.data.labelled import LabelledSolution
 from kit.data.records import Record
 from kit.data.shapes import Fields, Row, RowError, Shape, answer_in, recognise, text_of
+from kit.data.step_shapes import Reading, recognise_steps
 
 MAX_LINE_BYTES = 64 * 2**20
 """A longer line of jsonl is dropped unread."""
@@ -34,6 +36,11 @@ MAPPABLE = (
     "correct",
     "teacher",
 )
+
+R = TypeVar("R")
+M = TypeVar("M", bound=BaseModel)
+
+HARD = Reading()
 
 _HUB_NAME = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?::([\w.-]+))?")
 _log = logging.getLogger(__name__)
@@ -82,20 +89,58 @@ def read(
     rows = _rows(source, split, streaming=limit > 0)
     skipped = unreadable if unreadable is not None else []
     defaults = {"source": name or source, "licence": licence}
-    return _read(source, rows, columns, limit, defaults, skipped)
+    return _read(source, rows, lambda row: _records(row, columns, defaults), limit, skipped)
+
+
+def read_labelled(
+    source: str,
+    *,
+    split: str = "train",
+    limit: int = 0,
+    name: str = "",
+    reading: Reading = HARD,
+    unreadable: MutableSequence[Unreadable] | None = None,
+) -> Iterator[LabelledSolution]:
+    """Solutions with step labels, in the set's order; see `kit.data.step_shapes` for the formats.
+
+    Args:
+        source, split, limit, name, unreadable: as of `read`.
+        reading: how labels are read where a set leaves a choice.
+
+    Raises:
+        ValueError: no such file or set, or not one row gave a record.
+    """
+    if limit < 0:
+        raise ValueError(f"limit={limit} must not be negative; 0 reads all")
+
+    @lru_cache(maxsize=64)
+    def converter(columns: frozenset[str]) -> Callable[[Row], Iterator[Fields]]:
+        return recognise_steps(columns, reading)
+
+    def records_of(row: Row | RowError) -> Iterator[LabelledSolution | RowError]:
+        if isinstance(row, RowError):
+            yield row
+            return
+        try:
+            for fields in converter(frozenset(row))(row):
+                yield _validated(LabelledSolution, {"source": name or source, **fields})
+        except RowError as error:
+            yield error
+
+    skipped = unreadable if unreadable is not None else []
+    return _read(source, _rows(source, split, streaming=limit > 0), records_of, limit, skipped)
 
 
 def _read(
     source: str,
     rows: Iterable[tuple[str, Row | RowError]],
-    columns: Mapping[str, str],
+    records_of: Callable[[Row | RowError], Iterator[R | RowError]],
     limit: int,
-    defaults: Mapping[str, str],
     skipped: MutableSequence[Unreadable],
-) -> Iterator[Record]:
+) -> Iterator[R]:
     count, before = 0, len(skipped)
     for place, row in rows:
-        for record in _records(row, columns, defaults):
+        for record in records_of(row):
             if isinstance(record, RowError):
                 skipped.append(Unreadable(place, str(record)))
                 if not count and len(skipped) - before >= HOPELESS_ROWS:
@@ -172,12 +217,18 @@ def _record(fields: Fields, defaults: Mapping[str, str]) -> Record:
         whole["source"] = f"{defaults['source']}/{subset}"
     if not str(whole.get("problem", "")).strip():
         raise RowError("the problem is empty")
+    return _validated(Record, whole)
+
+
+def _validated(kind: type[M], fields: Fields) -> M:
     try:
-        return Record.model_validate(whole)
+        return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise RowError(f"{key}: {first['msg']}") from None
+        raise RowError(
+            f"{key}: {first['msg']}" if key else first["msg"].removeprefix("Value error, ")
+        ) from None
 
 
 def _rows(source: str, split: str, *, streaming: bool) -> Iterator[tuple[str, Row | RowError]]:

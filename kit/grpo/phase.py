@@ -4,8 +4,9 @@
     grpo(GrpoRecipe.load(Path("kit/recipes/grpo_cpu.toml")))
 
 Everything cheap is checked before any model is loaded, own reward functions included; what one rank finds
-wrong all ranks raise. With `rollout.sampler = "vllm"` rank 0 runs the engine and the rewards, and the other
-ranks read its tables: `parallel.timeout` must be longer than the sampling of a step.
+wrong all ranks raise. With `rollout.sampler = "vllm"` or "served" rank 0 runs the engine, or speaks to the
+servers, and has the rewards; the other ranks read its tables: `parallel.timeout` must be longer than the
+sampling of a step.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from kit.grpo.collect import Collector
 from kit.grpo.objective import PolicyObjective
 from kit.grpo.problems import Problems, load_problems
 from kit.grpo.recipe import GrpoRecipe
-from kit.grpo.reference import Reference
+from kit.grpo.reference import Reference, resumable
 from kit.grpo.rollout import Sampler
 from kit.grpo.steps import GrpoSteps
 from kit.rewards.judge import Judge
@@ -53,7 +54,15 @@ MODEL = "model"
 """Folder under `out` that the trained model is exported to."""
 FREE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("out", "logging", "checkpoint", "parallel", "faults", "assume", "evaluation"), True),
-    "rollout": {"max_failed_share", "sync_timeout", "sleep"},
+    "rollout": {
+        "max_failed_share",
+        "sync_timeout",
+        "sleep",
+        "servers",
+        "secret_file",
+        "transfer",
+        "transfer_folder",
+    },
 }
 """Settings that do not change what is learnt: a run may be resumed with others."""
 
@@ -81,6 +90,7 @@ def grpo(recipe: GrpoRecipe) -> Outcome:
             checked = ranks.together(lambda: check(recipe))
             who = identity(recipe, checked)
             ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
+            ranks.together(lambda: _check_servers(recipe, checked) if ranks.main else None)
             judge = ranks.together(lambda: _judge(recipe, stack) if ranks.main else None)
             started = ranks.together(lambda: start(recipe, checked.folder, ranks))
             steps = _steps(recipe, checked, started, judge, who, ranks, stack)
@@ -95,6 +105,8 @@ def grpo(recipe: GrpoRecipe) -> Outcome:
                 revision=revision_of(Path(__file__).parent),
             )
             outcome = run(job, stop)
+            if steps.reference is not None:
+                ranks.together(steps.reference.tidy)
             if outcome.finished:
                 folder = recipe.out / MODEL
                 export(started.engine, started.model, started.adapted, checked.chat, folder, ranks)
@@ -132,6 +144,21 @@ def check(recipe: GrpoRecipe) -> Checked:
         raise ValueError(str(error)) from error
 
 
+def _check_servers(recipe: GrpoRecipe, checked: Checked) -> None:
+    """Before any weight is loaded: whether each of `rollout.servers` is there and serves this model."""
+    rollout = recipe.rollout
+    if rollout.sampler != "served":
+        return
+    from kit.grpo.samplers.served import check_servers, greeting
+    from kit.grpo.samplers.wire import read_secret
+
+    hello = greeting(checked.folder, recipe.batch.max_length, rollout.engine.dtype, rollout.tools)
+    try:
+        check_servers(rollout.servers, read_secret(rollout.secret_file), hello)
+    except EngineError as error:
+        raise ValueError(f"rollout.servers: {error}") from error
+
+
 def identity(recipe: GrpoRecipe, checked: Checked) -> dict[str, JsonValue]:
     """What a checkpoint must have in common with a run that goes on from it."""
     return {
@@ -148,11 +175,12 @@ def _judge(recipe: GrpoRecipe, stack: contextlib.ExitStack) -> Judge:
 
 
 def _step_scorer(folder: str) -> StepScorer:
-    from submission.scoring import PrmScorer, check_prm
+    from submission.prm.heads import check_prm
+    from submission.prm.transformers_scorer import TransformersScorer
 
     path = find_model(folder, "prm")
     check_prm(path)
-    scorer = PrmScorer(path)
+    scorer = TransformersScorer(path)
     try:
         asyncio.run(scorer.start())
     except EngineError as error:
@@ -201,9 +229,11 @@ def _sampler(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Rank
 
         rows = rollout.engine.max_num_seqs
         return LocalSampler(started.engine.module, checked.chat, ranks, max_rows=rows)
-    from kit.grpo.samplers.vllm import VllmSampler
-
     try:
+        if rollout.sampler == "served":
+            return _served(recipe, checked, ranks)
+        from kit.grpo.samplers.vllm import VllmSampler
+
         return VllmSampler(
             checked.folder,
             rollout.engine,
@@ -213,7 +243,26 @@ def _sampler(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Rank
             tools=rollout.tools,
         )
     except EngineError as error:
-        raise ValueError(f"rollout.sampler = 'vllm': {error}") from error
+        raise ValueError(f"rollout.sampler = {rollout.sampler!r}: {error}") from error
+
+
+def _served(recipe: GrpoRecipe, checked: Checked, ranks: Ranks) -> Sampler:
+    from kit.grpo.samplers.served import ServedSampler
+    from kit.grpo.samplers.wire import read_secret
+
+    rollout = recipe.rollout
+    return ServedSampler(
+        checked.folder,
+        rollout.servers,
+        read_secret(rollout.secret_file),
+        ranks,
+        max_length=recipe.batch.max_length,
+        dtype=rollout.engine.dtype,
+        transfer=rollout.transfer,
+        directory=Path(rollout.transfer_folder) if rollout.transfer_folder else None,
+        sync_timeout=rollout.sync_timeout,
+        tools=rollout.tools,
+    )
 
 
 def _reference(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Ranks) -> Reference:
@@ -238,6 +287,7 @@ def _reference(recipe: GrpoRecipe, checked: Checked, started: Started, ranks: Ra
         keep=keep,
         load=load,
         folder=recipe.out / "reference",
+        resumable=(lambda: resumable(recipe.out / CHECKPOINTS)) if ranks.main else None,
     )
 
 

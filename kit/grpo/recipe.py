@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from kit.grpo.addresses import split_address
 from kit.losses.kl import KLKind
 from kit.rewards.recipe import RewardSection
 from kit.training.recipe import AssumptionSection, MicroSection, ModelSection, OptimizerSection, TrainRecipe
@@ -59,6 +60,9 @@ class GrpoBatchSection(MicroSection):
     """Times that a batch of roll-outs is gone through."""
     minibatches: int = Field(default=1, ge=1)
     """Optimizer steps that each of these is cut into, by whole completions."""
+    share_prompts: bool = True
+    """Put a prompt through the model once for all of its completions in a micro-batch; it changes no
+    gradient. Left alone where `model.attention` is `sdpa`."""
 
 
 class ToolSection(Recipe):
@@ -76,9 +80,18 @@ class ToolSection(Recipe):
 class RolloutSection(Recipe):
     """How completions are drawn."""
 
-    sampler: Literal["local", "vllm"] = "vllm"
-    """`vllm` is the contest's engine in a process of its own; `local` decodes with the trainer's own weights,
-    on every rank, which is faster for models of some million parameters."""
+    sampler: Literal["local", "vllm", "served"] = "vllm"
+    """`vllm` is the contest's engine in a process of its own, beside rank 0; `served` the same on other nodes
+    or cores (`python -m kit.grpo.serve`); `local` decodes with the trainer's own weights, on every rank,
+    which is faster for models of some million parameters."""
+    servers: tuple[str, ...] = ()
+    """Of `served`: addresses, host:port. Requests are divided over them."""
+    secret_file: str = ""
+    """Of `served`: file with the secret that trainer and servers share; empty reads AIMO_GRPO_SECRET."""
+    transfer: Literal["broadcast", "files"] = "broadcast"
+    """Of `served`: how weights travel. `files` needs `transfer_folder`."""
+    transfer_folder: str = ""
+    """A folder that trainer and servers see under the same path, in memory at best."""
     temperature: float = Field(default=_CONTEST.temperature, gt=0)
     top_p: float = Field(default=_CONTEST.top_p, gt=0, le=1)
     min_p: float = Field(default=_CONTEST.min_p, ge=0, le=1)
@@ -88,17 +101,30 @@ class RolloutSection(Recipe):
     prompts within a step; 0 takes them as they come."""
     overlap: bool = False
     """Draw the next step's completions while this one is trained on, with weights one step old; the ratio of
-    policies corrects for it. Needs `sampler = "vllm"`."""
+    policies corrects for it. Needs an engine: not `sampler = "local"`."""
     sync_timeout: float = Field(default=600.0, gt=0)
-    """Seconds for the sampler to answer when it is given weights."""
+    """Seconds for the sampler to answer when it is given weights, and for a sign of life while it draws."""
     sleep: bool = True
-    """Give the sampler's GPU memory to the trainer between phases, where the platform can (CUDA)."""
+    """Of `vllm`: give its GPU memory to the trainer between phases, where the platform can (CUDA)."""
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
     """Share of a step's samples that may be lost (by the sampler or a reward) before it is an error."""
     engine: EngineSettings = EngineSettings()
-    """Of `sampler = "vllm"`."""
+    """Of `sampler = "vllm"`; of `served`, whose servers have their own, `dtype` alone."""
     tools: ToolSection | None = None
-    """Let completions run Python; what it printed is no part of the loss. Needs `sampler = "vllm"`."""
+    """Let completions run Python; what it printed is no part of the loss. Needs an engine: not
+    `sampler = "local"`."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if bool(self.servers) != (self.sampler == "served"):
+            raise ValueError('sampler = "served" and servers = ["host:port", ...] go together')
+        for address in self.servers:
+            split_address(address)
+        if twice := [address for address in self.servers if self.servers.count(address) > 1]:
+            raise ValueError(f"servers names {twice[0]} twice")
+        if self.sampler == "served" and (self.transfer == "files") != bool(self.transfer_folder):
+            raise ValueError('transfer = "files" and transfer_folder go together: a folder that all see')
+        return self
 
 
 class PolicySection(Recipe):
@@ -158,8 +184,10 @@ class GrpoRecipe(TrainRecipe):
     def _possible(self) -> Self:
         if self.policy.reference_every and not self.policy.kl_coef:
             raise ValueError("policy.reference_every needs policy.kl_coef above 0: there is no reference")
-        if self.rollout.overlap and self.rollout.sampler != "vllm":
-            raise ValueError('rollout.overlap needs rollout.sampler = "vllm": the trainer is busy itself')
+        if self.rollout.overlap and self.rollout.sampler == "local":
+            raise ValueError(
+                'rollout.overlap needs rollout.sampler = "vllm" or "served": the trainer is busy itself'
+            )
         if self.model.lora is not None and self.model.lora.dropout:
             raise ValueError(
                 f"model.lora.dropout={self.model.lora.dropout} must be 0: the policy that is trained must be "
@@ -172,8 +200,10 @@ class GrpoRecipe(TrainRecipe):
             )
         if bool(self.rewards.prm) != bool(self.prm):
             raise ValueError("rewards.prm and prm go together: a weight, and the model that scores")
-        if self.rollout.tools and self.rollout.sampler != "vllm":
-            raise ValueError('rollout.tools needs rollout.sampler = "vllm", which ends a round at its code')
+        if self.rollout.tools and self.rollout.sampler == "local":
+            raise ValueError(
+                'rollout.tools needs rollout.sampler = "vllm" or "served", which end a round at its code'
+            )
         if self.rollout.max_completion_tokens >= self.batch.max_length:
             raise ValueError(
                 f"rollout.max_completion_tokens={self.rollout.max_completion_tokens} leaves no room for a "

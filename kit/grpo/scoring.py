@@ -9,10 +9,9 @@ import numpy as np
 
 from kit.grpo.objective import ScoreOnly
 from kit.grpo.rows import PolicyRow
-from kit.training.batches import collate
-from kit.training.packing import plan_step
 from kit.training.ranks import Ranks
 from kit.training.recipe import MicroSection
+from kit.training.steps import micro_batches
 
 
 def with_scores(
@@ -24,6 +23,7 @@ def with_scores(
     vocabulary: int,
     batch: MicroSection,
     ranks: Ranks,
+    share: bool = False,
 ) -> list[PolicyRow]:
     """The rows with `field` filled in. Collective.
 
@@ -34,15 +34,11 @@ def with_scores(
 
     numbered = [replace(row, source=index) for index, row in enumerate(rows)]
     objective = ScoreOnly(temperature, vocabulary)
-    lengths = [len(row) for row in rows]
-    plan = plan_step(lengths, batch.capacity, ranks.world_size, packing=batch.packing)[ranks.rank]
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            for micro_plan in plan:
-                chosen = [numbered[index] for index in micro_plan]
-                micro = collate(chosen, ranks.device, packing=batch.packing)
+            for micro in micro_batches(numbered, batch, ranks, share=share):
                 module(micro, objective.token_loss(micro))
     finally:
         module.train(was_training)

@@ -23,6 +23,7 @@ from kit.grpo.rollout import SyncError
 from kit.grpo.rows import PolicyRow
 from kit.grpo.scoring import with_scores
 from kit.grpo.table import Rollouts, read_pass_rates, read_table, table_path, write_table
+from kit.training.attention import can_share
 from kit.training.engines.base import TrainEngine
 from kit.training.ranks import Ranks
 from kit.training.steps import StepResult, run_step
@@ -135,6 +136,11 @@ class GrpoSteps:
         count = len(self.held_out)
         return {"accuracy": sampled / count, "greedy_accuracy": greedy / count, "samples_lost": float(lost)}
 
+    @property
+    def _shares(self) -> bool:
+        """Whether a group's prompt goes through the model once."""
+        return self.recipe.batch.share_prompts and can_share(self.engine.module)
+
     def _draws_ahead(self, step: int) -> bool:
         """Whether the next step's completions are drawn during this one."""
         return self.recipe.rollout.overlap and step + 1 < self.total
@@ -234,7 +240,7 @@ class GrpoSteps:
         began = time.monotonic()
         for epoch in range(batch.epochs):
             results += [
-                run_step(self.engine, self.objective, rows, batch, self.ranks, lr)
+                run_step(self.engine, self.objective, rows, batch, self.ranks, lr, share=self._shares)
                 for rows in passes[epoch]
                 if rows
             ]
@@ -258,6 +264,7 @@ class GrpoSteps:
                 "vocabulary": self.vocabulary,
                 "batch": recipe.batch,
                 "ranks": self.ranks,
+                "share": self._shares,
             }
             return [with_scores(rows, module, field, **common) if rows else [] for rows in parts]
 

@@ -1,24 +1,67 @@
 """Block-diagonal causal attention for packed rows by torch's fused kernel, one call a sequence.
 
 A packed row of n sequences of length l costs n * l^2, not (n * l)^2, and no mask is ever made. Registered
-with transformers as `segments`, so that any decoder that goes through its attention interface has it.
+with transformers as `segments`, so that any decoder that goes through its attention interface has it. It and
+flash-attn know micro-batches in which prompts are there once.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
+
+from kit.training.sharing import Sharing
 
 if TYPE_CHECKING:
     import torch
 
 NAME = "segments"
+DECODING = "decoding"
+FLASH = "flash_attention_2"
+
+Attention = Callable[..., tuple["torch.Tensor", None]]
 
 
 def register() -> None:
-    """Make `attn_implementation="segments"` known to transformers; idempotent."""
-    from transformers import AttentionInterface
+    """Make `segments` and `decoding` known to transformers, and sharing to flash-attn; idempotent."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.flash_attention import flash_attention_forward
+    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, segment_attention)
+    AttentionInterface.register(DECODING, decode_attention)
+    AttentionMaskInterface.register(DECODING, sdpa_mask)
+    AttentionInterface.register(FLASH, sharing_too(flash_attention_forward))
 
 
+def can_share(module: Any) -> bool:
+    """Whether a wrapped model (`kit.training.model.wrap`) can put equal prompts through once."""
+    return module.causal.config._attn_implementation in {NAME, FLASH}
+
+
+def sharing_too(attention: Attention) -> Attention:
+    """An attention of transformers' interface that sees whole rows where prompts are there once."""
+
+    @wraps(attention)
+    def attend(
+        module: Any,
+        query: "torch.Tensor",
+        key: "torch.Tensor",
+        value: "torch.Tensor",
+        attention_mask: "torch.Tensor | None",
+        *given: Any,
+        sharing: Sharing | None = None,
+        **named: Any,
+    ) -> tuple["torch.Tensor", None]:
+        if sharing is None:
+            return attention(module, query, key, value, attention_mask, *given, **named)
+        rows = (sharing.spread(states) for states in (query, key, value))
+        output, _ = attention(module, *rows, attention_mask, *given, **named)
+        return sharing.gather(output), None
+
+    return attend
+
+
+@sharing_too
 def segment_attention(
     _module: Any,
     query: "torch.Tensor",
@@ -62,3 +105,43 @@ def segment_attention(
     assert sum(segments) == query.shape[2], "segments cover the row"
     parts = zip(*(tensor.split(segments, dim=2) for tensor in (query, key, value)), strict=True)
     return torch.cat([attend(*part) for part in parts], dim=1), None
+
+
+def decode_attention(
+    _module: Any,
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: "torch.Tensor | None",
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple["torch.Tensor", None]:
+    """Attention with a key-value cache, which is read as it lies: transformers' own copies it for each head.
+
+    Args:
+        query: [B, heads, T, head size].
+        key, value: [B, key-value heads, S, head size]; S = T where nothing is cached.
+        attention_mask: [B, 1, T, S] bool, True where a query may look; None looks back at everything.
+
+    Returns:
+        [B, T, heads, head size].
+    """
+    from torch.nn.functional import scaled_dot_product_attention
+
+    rows, heads, length, size = query.shape
+    assert attention_mask is not None or length in {1, key.shape[2]}, "a later part of a prompt has a mask"
+    groups = heads // key.shape[1]
+    if length == 1:  # the heads that share keys, as so many positions of one head
+        query = query.reshape(rows, -1, groups, size)
+    output = scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        dropout_p=dropout,
+        is_causal=attention_mask is None and length > 1,
+        scale=scaling,
+        enable_gqa=groups > 1 and length > 1,
+    )
+    return output.reshape(rows, heads, length, size).transpose(1, 2).contiguous(), None

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,15 @@ _LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight$")
 _BASE = ".base_layer."
 
 
-def export(engine: TrainEngine, model: Any, adapted: Any, chat: Chat, folder: Path, ranks: Ranks) -> None:
+def export(
+    engine: TrainEngine,
+    model: Any,
+    adapted: Any,
+    chat: Chat,
+    folder: Path,
+    ranks: Ranks,
+    beside: Callable[[], Mapping[str, str]] | None = None,
+) -> None:
     """Write `folder` in one rename, and with LoRA `folder`-adapter beside it. Collective.
 
     Args:
@@ -35,6 +43,7 @@ def export(engine: TrainEngine, model: Any, adapted: Any, chat: Chat, folder: Pa
         adapted: the PEFT model around it, or None.
         chat: its tokenizer, and the token that it was trained to end an answer with.
         folder: replaced if it exists.
+        beside: gives further files' texts by name; asked on rank 0 once all weights have passed by.
 
     Raises:
         ValueError: the disk is full, or the folder cannot be written.
@@ -53,6 +62,8 @@ def export(engine: TrainEngine, model: Any, adapted: Any, chat: Chat, folder: Pa
             temporary.mkdir(parents=True)
             _write_shards(weights, temporary)
             _write_rest(model, chat, temporary)
+            for name, text in (beside() if beside else {}).items():
+                write_text(temporary / name, text)
             _replace(temporary, folder)
             if adapted is not None:
                 _write_adapter(adapted, adapters, folder.with_name(f"{folder.name}-{ADAPTER}"))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kit.training.products import add_product, product
+
 if TYPE_CHECKING:
     import torch
 
@@ -70,9 +72,9 @@ def _function() -> Any:
             parts = [slice(at, min(at + chunk, len(hidden))) for at in range(0, len(hidden), chunk)]
             look: Any = getattr(loss, "look", None)
             for part in parts if look is not None else ():
-                look(hidden[part] @ weight.t(), part)
+                look(product(hidden[part], weight), part)
             for part in parts:
-                logits = hidden[part] @ weight.t()
+                logits = product(hidden[part], weight)
                 with torch.set_grad_enabled(need_hidden or need_weight):
                     leaf = logits.requires_grad_(need_hidden or need_weight)
                     values, extra = loss(leaf, part)
@@ -83,12 +85,10 @@ def _function() -> Any:
                     continue
                 (grad,) = torch.autograd.grad(chunk_sum, leaf)
                 if hidden_grad is not None:
-                    torch.matmul(grad, weight, out=hidden_grad[part])
+                    hidden_grad[part] = product(grad, weight.t())
                 if weight_grad is not None:
-                    if grad.dtype == wide:
-                        weight_grad.addmm_(grad.t(), hidden[part])
-                    else:  # low precision products, summed over the chunks in float32
-                        weight_grad += grad.t() @ hidden[part]
+                    # Products in the dtype of the weights, summed over the chunks in at least float32.
+                    add_product(weight_grad, grad.t(), hidden[part].t())
             ctx.grads = (hidden_grad, weight_grad, weight.dtype)
             return total
 

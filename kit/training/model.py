@@ -5,16 +5,17 @@ weight; that this is so is checked once at the start, on real numbers.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.training.attention import DECODING, register
 from kit.training.attention import NAME as SEGMENTS
-from kit.training.attention import register
 from kit.training.batches import MicroBatch
 from kit.training.head import TokenLoss, head_loss
 from kit.training.kv_cache import make_cache
+from kit.training.products import use_products
 from kit.training.recipe import LoraSection, ModelSection
 from submission.checkpoint import inspect
 
@@ -155,8 +156,12 @@ def _nf4(dtype: str) -> Any:
     )
 
 
-def add_lora(model: Any, section: LoraSection) -> Any:
+def add_lora(model: Any, section: LoraSection, *, task: str = "CAUSAL_LM", leave: Sequence[str] = ()) -> Any:
     """A PEFT model around `model`, of which only the adapters are trained, in at least float32.
+
+    Args:
+        task: PEFT's name of what the model does; empty for what it has no class for.
+        leave: modules that are not adapted.
 
     Raises:
         ValueError: a target names no module of the model, or one that is no linear layer, or the head.
@@ -165,11 +170,12 @@ def add_lora(model: Any, section: LoraSection) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task or None,
         r=section.rank,
         lora_alpha=section.alpha,  # type: ignore[arg-type]
         lora_dropout=section.dropout,
         target_modules=list(section.targets) or "all-linear",
+        exclude_modules=list(leave) or None,
     )
     try:
         adapted = get_peft_model(model, config)
@@ -197,6 +203,8 @@ def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
     """
     import torch
 
+    use_products(model)
+
     class TrainedModel(torch.nn.Module):  # type: ignore[misc]
         """The decoder and its head under one root, as partitioned engines want it."""
 
@@ -221,7 +229,7 @@ def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
             """While entered, `forward` can decode: `segments` knows no cache, so another attention is set."""
             kind = self.causal.config._attn_implementation
             if kind == SEGMENTS:
-                self.causal.set_attn_implementation("sdpa")
+                self.causal.set_attn_implementation(DECODING)
             try:
                 yield
             finally:

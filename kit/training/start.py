@@ -1,7 +1,7 @@
 """From a recipe to a model in an engine: the expensive part, after everything cheap was checked."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,23 +47,38 @@ def check_start(recipe: TrainRecipe) -> None:
             raise ValueError("model.lora.quantize_base = 'nf4' needs CUDA and the package bitsandbytes")
 
 
-def start(recipe: TrainRecipe, folder: Path, ranks: Ranks) -> Started:
+@dataclass(frozen=True)
+class Parts:
+    """What a phase's model is made by; a causal LM's parts by default.
+
+    Args:
+        load: (folder, section, quantize=...) -> model.
+        adapt: (model, LoRA section) -> PEFT model around it.
+        wrap: (model, adapted=..., chunk=...) -> module for the engines.
+    """
+
+    load: Callable[..., Any] = load_causal
+    adapt: Callable[..., Any] = add_lora
+    wrap: Callable[..., Any] = wrap
+
+
+def start(recipe: TrainRecipe, folder: Path, ranks: Ranks, parts: Parts | None = None) -> Started:
     """Load the model, adapt it, and put it into the engine that the recipe names."""
     import torch
 
     # Adapters are drawn at random: the same on every rank, whatever ran before.
     torch.manual_seed(recipe.seed)
-    section = recipe.model
+    section, parts = recipe.model, parts or Parts()
     quantize = section.lora is not None and section.lora.quantize_base == "nf4"
     with partitioned(recipe, section.dtype) if uses_deepspeed(recipe) else contextlib.nullcontext():
-        model = load_causal(folder, section, quantize=quantize)
+        model = parts.load(folder, section, quantize=quantize)
         adapted = None
         if section.lora is not None:
-            adapted = add_lora(model, section.lora)
+            adapted = parts.adapt(model, section.lora)
         if section.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
-        module = wrap(model, adapted=adapted, chunk=section.head_chunk)
+        module = parts.wrap(model, adapted=adapted, chunk=section.head_chunk)
         engine = _engine(recipe, module, ranks)
     rng.seed(recipe.seed + 1 + ranks.rank)  # dropout differs from rank to rank
     return Started(engine, model, adapted)

@@ -68,7 +68,8 @@ class EngineProcess:
         self._names: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._readers: list[asyncio.Task[None]] = []
-        self._verdict = ""
+        self.verdict = ""
+        """How it ended, in the warden's words; empty if it was ended from here."""
         self._why = ""
         self.overfull = False
         """Whether it ended because of its memory."""
@@ -89,7 +90,7 @@ class EngineProcess:
     @property
     def why(self) -> str:
         """Why it ended; the warden's word, once it has come, is more exact than what was seen here."""
-        return self._verdict or self._why
+        return self.verdict or self._why
 
     async def start(self) -> None:
         """Start the process and load the model. Raises EngineError with the cause; call `kill` after it."""
@@ -241,7 +242,7 @@ class EngineProcess:
                 for message in parser.feed(data):
                     # Otherwise what was seen here is why it was asked to end.
                     if message["why"] != ASKED:
-                        self._verdict, self.overfull = str(message["why"]), bool(message["overfull"])
+                        self.verdict, self.overfull = str(message["why"]), bool(message["overfull"])
         self._end("lost its warden")
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -284,14 +285,16 @@ def _checked(message: dict[str, Any]) -> tuple[Chunk | None, bool, str | None]:
     kinds = {"number": int, "text": str, "ids": list, "logprobs": list, "over": bool}
     if any(type(message.get(name)) is not kind for name, kind in kinds.items()):
         raise _GarbageError
-    finish, error = message.get("finish"), message.get("error")
+    finish, error, cached = message.get("finish"), message.get("error"), message.get("cached")
     ids, logprobs = message["ids"], message["logprobs"]
     if (
         finish not in (None, "stop", "length")
         or not (error is None or isinstance(error, str))
+        or not (cached is None or type(cached) is int)
         or not all(type(item) is int for item in ids)
         or not all(type(item) in (int, float) for item in logprobs)
     ):
         raise _GarbageError
-    chunk = Chunk(message["text"], tuple(ids), tuple(logprobs), finish)
-    return (chunk if chunk != Chunk("", ()) else None), message["over"], error
+    chunk = Chunk(message["text"], tuple(ids), tuple(logprobs), finish, cached)
+    empty = not (ids or message["text"] or finish)
+    return (None if empty else chunk), message["over"], error

@@ -29,7 +29,7 @@ from submission.engines.base import Chunk, Engine, FinishReason, SampleRequest, 
 from submission.frames import ClosedError, Parser, encode
 from submission.settings import EngineSettings
 
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.1
 _FOLLOW_SECONDS = 0.5
 _READ_BYTES = 1 << 18
 
@@ -42,6 +42,7 @@ class Outgoing:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: FinishReason | None = None
+    cached: int | None = None
     over: bool = False
     error: str | None = None
 
@@ -51,6 +52,7 @@ class Outgoing:
         self.ids += chunk.token_ids
         self.logprobs += chunk.logprobs
         self.finish = chunk.finish_reason
+        self.cached = chunk.cached
 
     def message(self, number: int) -> dict[str, Any]:
         """As it travels: `over` ends the stream, with `error` if the engine lost the sample."""
@@ -60,6 +62,7 @@ class Outgoing:
             "ids": self.ids,
             "logprobs": self.logprobs,
             "finish": self.finish,
+            "cached": self.cached,
             "over": self.over,
             "error": self.error,
         }
@@ -122,10 +125,12 @@ class Host:
 
     def _generate(self, message: dict[str, Any]) -> None:
         asked, number = message["request"], message["number"]
-        sampling = asked["sampling"]
-        request = SampleRequest(
-            **{**asked, "sampling": Sampling(**{**sampling, "stop": tuple(sampling["stop"])})}
-        )
+        # JSON knows no tuples.
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in asked["sampling"].items()
+        }
+        request = SampleRequest(**{**asked, "sampling": Sampling(**given)})
         self._names[number] = request.request_id
         self._tasks[number] = asyncio.create_task(self._stream(number, request))
 

@@ -2,8 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from submission.degrade import Serving
 from submission.engines import make_engine
@@ -17,22 +18,20 @@ KEPT = 64
 class Encoder(Protocol):
     """The tokenizing side of an `Engine`."""
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a chat with the generation prompt appended."""
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of plain text, without special tokens."""
-
-
-@runtime_checkable
-class TextEncoder(Protocol):
-    """An encoder with a tokenizer behind it: recorded samples have none."""
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:
+        """Token ids of a chat with the generation prompt appended; `tools` offers the Python tool."""
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of plain text."""
+        """Token ids of plain text: nothing in it becomes a special token."""
+
+    def encode_markup(self, text: str) -> list[int]:
+        """Token ids of a template's own text, special tokens recognised. Never for text from a model."""
 
     def decode_text(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of plain text, without special tokens."""
 
 
 def load_encoder(serving: Serving) -> Encoder:
@@ -45,13 +44,22 @@ def load_encoder(serving: Serving) -> Encoder:
     return encoder
 
 
+@dataclass(frozen=True)
+class _Chat:
+    """What a prompt was made of, and for which model."""
+
+    messages: tuple[Message, ...]
+    tools: bool
+    model: Path | None
+
+
 class Prompts:
     """Encodes chats, and knows of a prompt which model's tokens it holds."""
 
     def __init__(self) -> None:
         self._model: Path | None = None
         self._encoder: Encoder | None = None
-        self._chats: OrderedDict[tuple[int, ...], tuple[tuple[Message, ...], Path | None]] = OrderedDict()
+        self._chats: OrderedDict[tuple[int, ...], _Chat] = OrderedDict()
         self._switched = False
 
     @property
@@ -69,10 +77,10 @@ class Prompts:
         self._switched = self._encoder is not None
         self._model, self._encoder = model, encoder
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:
         """Token ids of a chat, which is remembered by them."""
-        ids = self.encoder.encode_chat(messages)
-        self._chats[tuple(ids)] = (tuple(messages), self._model)
+        ids = self.encoder.encode_chat(messages, tools=tools)
+        self._chats[tuple(ids)] = _Chat(tuple(messages), tools, self._model)
         self._chats.move_to_end(tuple(ids))
         if len(self._chats) > KEPT:
             self._chats.popitem(last=False)
@@ -86,12 +94,12 @@ class Prompts:
         """
         if not self._switched:
             return prompt
-        for ids, (messages, model) in reversed(self._chats.items()):
+        for ids, chat in reversed(self._chats.items()):
             if tuple(prompt[: len(ids)]) != ids:
                 continue
-            if model == self._model:
+            if chat.model == self._model:
                 return prompt
-            encoded = self.encoder.encode_chat(messages)
+            encoded = self.encoder.encode_chat(chat.messages, tools=chat.tools)
             if len(prompt) > len(ids) and tuple(encoded) != ids:
                 raise EngineError("the sample was begun in the tokens of a model that no longer serves")
             return [*encoded, *prompt[len(ids) :]]

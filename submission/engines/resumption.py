@@ -26,6 +26,7 @@ class Resumption:
         self._ids: list[int] = []
         self._shown: list[str] = []
         self._carry = ""
+        self._cached: int | None = None
         self._stops = request.sampling.stop
         self._longest = max(map(len, self._stops), default=0)
         self.resumes = 0
@@ -70,6 +71,10 @@ class Resumption:
     def take(self, chunk: Chunk) -> Chunk:
         """What the reader sees of an engine's chunk: its finish reason may come sooner than the engine's."""
         self._ids += chunk.token_ids
+        if chunk.cached is not None:
+            # Of the sample's own prompt: what it had written itself is none of it.
+            self._cached = min(chunk.cached, len(self._request.prompt))
+            chunk = replace(chunk, cached=self._cached)
         if self._carry:
             chunk = self._join(chunk)
         self._shown.append(chunk.text)
@@ -78,7 +83,7 @@ class Resumption:
     def rest(self) -> Chunk:
         """The last chunk of a sample that nothing more is asked for."""
         text, self._carry = self._carry, ""
-        return Chunk(text, (), (), "length")
+        return Chunk(text, (), (), "length", self._cached)
 
     def _join(self, chunk: Chunk) -> Chunk:
         """Put what was held back before it; a stop string may lie across the two."""

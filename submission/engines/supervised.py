@@ -11,7 +11,6 @@ time, every sample fails at once, and the contest answers by what is known.
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from typing import TypeVar
 from submission.degrade import Serving, degrade, forgive, next_rung
 from submission.engines.base import Chunk, EngineError, Message, SampleRequest
 from submission.engines.child import FACTORY, EngineLostError, EngineProcess
-from submission.engines.prompts import Encoder, Prompts, TextEncoder, load_encoder
+from submission.engines.prompts import Encoder, Prompts, load_encoder
 from submission.engines.resumption import Resumption
+from submission.machine import machine_memory
 from submission.settings import SupervisionSettings
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ T = TypeVar("T")
 LOOK_SECONDS = 1.0
 """Between two looks at an engine's silence."""
 MEMORY_SHARE = 0.9
-_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass
@@ -74,6 +73,8 @@ class SupervisedEngine:
         self._seconds_left = seconds_left
         self._on_fault = on_fault
         self._factory = factory
+        # Its tokens are numbers only: nothing could be taken up again from them.
+        self._recorded = serving.settings.kind == "replay"
         self._load_encoder = encoder
         self._failures = 0
         self._starts = 0
@@ -92,9 +93,9 @@ class SupervisedEngine:
             self._keeper = asyncio.create_task(self._keep())
         await self._ready(_Live())
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a chat with the generation prompt appended."""
-        return self._prompts.encode_chat(messages)
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:
+        """Token ids of a chat with the generation prompt appended; `tools` offers the Python tool."""
+        return self._prompts.encode_chat(messages, tools=tools)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of plain text, without special tokens."""
@@ -102,11 +103,15 @@ class SupervisedEngine:
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text: special tokens are neither added nor recognised in it."""
-        return self._text.encode_text(text)
+        return self._prompts.encoder.encode_text(text)
+
+    def encode_markup(self, text: str) -> list[int]:
+        """Token ids of a template's own text, special tokens recognised. Never for text from a model."""
+        return self._prompts.encoder.encode_markup(text)
 
     def decode_text(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
-        return self._text.decode_text(ids)
+        return self._prompts.encoder.decode_text(ids)
 
     @property
     def max_context(self) -> int:
@@ -205,19 +210,13 @@ class SupervisedEngine:
         return await self._turn_of(lambda: sample.ask(prompt, process.max_context))
 
     def _goes_on(self, sample: Resumption) -> bool:
-        return sample.resumes < self._settings.resumes and isinstance(self._prompts.encoder, TextEncoder)
+        return sample.resumes < self._settings.resumes and not self._recorded
 
     async def _turn_of(self, work: Callable[[], T]) -> T:
         """One long piece of work a turn of the loop, however many samples are lost at once."""
         async with self._turn:
             await asyncio.sleep(0)
             return work()
-
-    @property
-    def _text(self) -> TextEncoder:
-        encoder = self._prompts.encoder
-        assert isinstance(encoder, TextEncoder), "recorded samples have no tokenizer"
-        return encoder
 
     # --- the keeper ------------------------------------------------------------------------------
 
@@ -226,7 +225,7 @@ class SupervisedEngine:
         try:
             while not self._given_up:
                 await self._one_life()
-        except Exception as error:  # our own mistake must not leave samples waiting for ever
+        except (Exception, SystemExit) as error:  # a mistake of ours must not leave samples waiting for ever
             log.exception("the engine's supervision failed")
             self._fault("supervision failed", f"{type(error).__name__}: {error}")
             self._give_up("the engine's supervision failed")
@@ -263,6 +262,8 @@ class SupervisedEngine:
         # What a new engine would do again is not tried again.
         again = serves and not process.overfull
         self._failures = self._failures + 1 if again else next_rung(self._failures)
+        if why and process.verdict:
+            why += f"; it {process.verdict}"
         tail = process.tail()
         self._fault("engine failed", (why or process.why) + (f"; its last lines:\n{tail}" if tail else ""))
 
@@ -282,6 +283,9 @@ class SupervisedEngine:
             starting.result()
         except EngineError as error:
             return f"did not start: {error}"
+        # Whatever a library does with a tokenizer, sys.exit() included: another arrangement may be spared it.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return f"did not start: {type(error).__name__}: {error}"
         finally:
             starting.cancel()
             await asyncio.wait({starting})
@@ -334,15 +338,6 @@ class SupervisedEngine:
     def _memory(self) -> int:
         given = self._settings.memory_gib
         return int(given * 2**30) if given is not None else int(MEMORY_SHARE * machine_memory())
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this machine, or its container, has."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # another cgroup version, or "max"
-            total = min(total, int(path.read_text(encoding="ascii")))
-    return total
 
 
 def describe(old: Serving, new: Serving) -> str:

@@ -33,9 +33,10 @@ def adaptive_consistency(threshold: float = 0.95, width: int = 1) -> Policy:
 
 
 def majority_probability(first: int, second: int) -> float:
-    """P(p > 1/2) for p ~ Beta(first + 1, second + 1): of first + second + 1 fair coins, at most `first` heads.
+    """P(p > 1/2) for p ~ Beta(first + 1, second + 1): at most `first` heads of first + second + 1 coins.
 
     Exact, since the incomplete beta function at 1/2 with whole parameters is a binomial tail.
     """
     coins = first + second + 1
-    return sum(math.comb(coins, heads) for heads in range(first + 1)) / 2**coins
+    few: int = sum(math.comb(coins, heads) for heads in range(first + 1))
+    return few / (1 << coins)

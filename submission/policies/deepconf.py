@@ -1,4 +1,4 @@
-"""Confidence-filtered voting: attempts that the model is unsure of are cut off, the others vote by confidence.
+"""Confidence-filtered voting: unsure attempts are cut off, the others vote by confidence.
 
 Fu et al. 2025, "Deep Think with Confidence" (DeepConf), online: a warm-up of whole attempts sets a threshold;
 an attempt that falls below it is ended; answers are weighed by confidence; sampling stops when the leader

@@ -5,7 +5,7 @@ takes of the machine. So time goes from problems that agree early to those that 
 that is poor to one that is rich.
 
 - It starts as many attempts as must be seen at least before stopping can be best, and no more, so none is
-  started in vain; as the deadline comes nearer, as many as are needed to use the attempts until then.
+  started in vain; but at least `parallel`, where the machine runs that many side by side at little loss.
 - Attempts that are under way have part of their cost behind them: they may go on where a new one would not
   be started, and are cut off where not even their rest is worth it.
 - When no further attempt pays but answers compete, the verifier is asked if that pays.
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from submission.policies.prospects import prospects
 from submission.policies.situation import Decision, Situation, ended, plurality, tally
 
-NEUTRAL_COST = 0.003
-"""Right answers that an attempt costs where the price of time or the attempt's seconds are unknown."""
+NEUTRAL_COST = 0.0035
+"""Right answers that an attempt costs where nobody knows the price of time or how long attempts take."""
 LEAST_REST = 0.25
 """Share of a whole attempt that one which is longer under way than usual is thought to have before it."""
 VERIFIER_SKILL = 0.1
@@ -26,7 +26,7 @@ VERIFIER_SKILL = 0.1
 
 
 def ours(situation: Situation) -> Decision:
-    """Stop, wait, start, or ask the verifier: whichever is expected to win most right answers for its time."""
+    """Stop, wait, start, or ask the verifier: whichever is expected to win most for its time."""
     votes = [count for _, count in tally(situation)]
     blanks = len(situation.finished) - sum(votes)
     done = ended(situation)
@@ -35,14 +35,18 @@ def ours(situation: Situation) -> Decision:
     whole = whole_seconds(situation)
     cost = attempt_cost(situation, whole)
     running, unstarted = len(situation.running), situation.unstarted
-    if running:
+    seen = bool(situation.finished or situation.aborted)
+    if running and seen:
         rest = cost * _rest(situation, whole)
         if not prospects(tuple(votes), blanks, rest, running + unstarted).needed:
             return _verified(situation, votes, _reason(votes))
     new = prospects(tuple(votes), blanks, cost, running + unstarted)
     if new.needed:
-        width = max(new.needed, _before_deadline(situation, whole))
+        width = max(new.needed, situation.parallel)
         return Decision(run=max(0, min(width - running, situation.free)))
+    # However dear time is, a problem gets one attempt.
+    if not seen:
+        return Decision(run=0 if running else 1)
     return Decision() if running else _verified(situation, votes, _reason(votes))
 
 
@@ -60,9 +64,13 @@ def whole_seconds(situation: Situation) -> float:
 def attempt_cost(situation: Situation, whole: float) -> float:
     """Right answers elsewhere that the machine's time for a whole attempt could have won.
 
-    An attempt has its share of the machine, one in `concurrency`.
+    An attempt has its share of the machine, one in `concurrency`. Without a price, a usual attempt is taken
+    to cost `NEUTRAL_COST`.
     """
-    cost = situation.price * whole / situation.concurrency
+    price = situation.price
+    if math.isnan(price) and situation.typical_seconds > 0:
+        price = NEUTRAL_COST / situation.typical_seconds * situation.concurrency
+    cost = price * whole / situation.concurrency
     return NEUTRAL_COST if math.isnan(cost) else cost
 
 
@@ -72,17 +80,6 @@ def _rest(situation: Situation, whole: float) -> float:
         return 1.0
     rests = [max(LEAST_REST, 1 - run.seconds / whole) for run in situation.running]
     return sum(rests) / len(rests)
-
-
-def _before_deadline(situation: Situation, whole: float) -> int:
-    """Attempts to run side by side so that all of them fit before the deadline; 0 where time is no matter.
-
-    With less than a whole attempt's time left nothing new is started, unless there is nothing at all.
-    """
-    if math.isnan(whole) or whole <= 0 or math.isinf(situation.seconds_left):
-        return 0
-    rounds = math.floor(situation.seconds_left / whole)
-    return math.ceil((len(situation.running) + situation.unstarted) / max(rounds, 1))
 
 
 def _reason(votes: Sequence[int]) -> str:

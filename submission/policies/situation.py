@@ -35,6 +35,8 @@ class Situation:
         aborted: attempts that were cut off and count for nothing but `max_attempts`.
         max_attempts: attempts that may be started for this problem, all of them counted.
         concurrency: attempts that may run side by side.
+        parallel: attempts that run side by side at little loss of speed; a policy that draws in waves keeps
+            that many going. More of it saves wall time and spends engine time.
         seconds_left: until this problem's time is out.
         typical_seconds: of a whole attempt at earlier problems; NaN where unknown.
         price: what a second of the whole machine is worth, in right answers (`submission.ledger`); NaN where
@@ -47,6 +49,7 @@ class Situation:
     aborted: int = 0
     max_attempts: int = 8
     concurrency: int = 8
+    parallel: int = 1
     seconds_left: float = math.inf
     typical_seconds: float = math.nan
     price: float = math.nan
@@ -92,9 +95,23 @@ def tally(situation: Situation) -> list[tuple[Hashable, int]]:
 
 
 def plurality(situation: Situation) -> Hashable | None:
-    """The answer with the most votes, the earlier one of equals; None without any vote."""
+    """The answer with the most votes; None without any vote.
+
+    Of equals, the one with the shortest attempt behind it: that is the first to arrive when all attempts
+    start together, and shorter attempts tend to be right (Hassid et al. 2025, "Don't Overthink It").
+    """
     ranked = tally(situation)
-    return ranked[0][0] if ranked else None
+    if not ranked:
+        return None
+    tied = [answer for answer, votes in ranked if votes == ranked[0][1]]
+    if len(tied) == 1:
+        return tied[0]
+    shortest: dict[Hashable, float] = {}
+    for candidate in situation.finished:
+        if candidate.answer is not None:
+            known = shortest.get(candidate.answer, math.inf)
+            shortest[candidate.answer] = min(known, candidate.seconds)
+    return min(tied, key=lambda answer: shortest[answer])
 
 
 def ended(situation: Situation) -> Decision | None:

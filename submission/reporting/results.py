@@ -75,8 +75,14 @@ class ContestResults:
 
     @property
     def unanswered(self) -> int:
-        """Problems that no sample answered, so that the default was given."""
-        return sum(result.source == "default" for result in self.results)
+        """Problems that no sample answered, so that the default was given.
+
+        Without a single line of an answer nothing is known of them: the journal could not be written.
+        """
+        sources = [result.source for result in self.results]
+        if all(source == "not recorded" for source in sources):
+            return 0
+        return sum(source in {"default", "not recorded"} for source in sources)
 
     @property
     def failed(self) -> bool:

@@ -135,4 +135,4 @@ def held_to_its_aim(problems: list[list[Attempt]], replays: int, slack: float) -
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_ours_holds_the_demand_on_recorded_attempts(shared_data: SharedData, name: str) -> None:
     problems = read_attempts(shared_data(RECORDINGS[name]))
-    held_to_its_aim(problems, 1_500 // len(problems), slack=0.0)
+    held_to_its_aim(problems, 800 // len(problems), slack=0.0)

@@ -1,11 +1,13 @@
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from submission import preflight
-from submission.preflight import Check, Gpu, Machine, check_accelerator, check_disk, enforce, parse_nvidia_smi
+from submission.machine import Gpu, Machine
+from submission.preflight import Check, check_accelerator, check_disk, enforce
 from submission.settings import ContestRules
 from tests.tiny import make_tiny_checkpoint
 
@@ -57,12 +59,6 @@ def test_a_gpu_that_torch_cannot_use_is_none() -> None:
     assert check_accelerator(AIMO3, machine(), "", needed=False).ok
 
 
-def test_nvidia_smi_is_read() -> None:
-    listed = "NVIDIA H100 80GB HBM3, 81559\nTesla T4, 15360\n\n"
-    assert parse_nvidia_smi(listed) == (Gpu("NVIDIA H100 80GB HBM3", 81_559 / 1024), Gpu("Tesla T4", 15.0))
-    assert parse_nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate with the driver") == ()
-
-
 def look(tmp_path: Path, rules: ContestRules | None = None, **changes: Any) -> dict[str, Check]:
     arguments: dict[str, Any] = {
         "bundle": None,
@@ -111,34 +107,45 @@ def make_bundle(folder: Path, checkpoint: Path, **facts: Any) -> Path:
 
 
 def test_a_bundle_is_compared_with_its_manifest(tmp_path: Path) -> None:
-    checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
-    model = {"license": "apache-2.0", "released": "2025-03-01"}
-    bundle = make_bundle(tmp_path / "input" / "datasets" / "me" / "bundle", checkpoint, model=model)
+    weights = tmp_path / "files" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(5_000))
+    facts = {"license": "apache-2.0", "released": "2025-03-01"}
+    bundle = make_bundle(tmp_path / "input" / "datasets" / "me" / "bundle", weights.parent, model=facts)
     rules = ContestRules(licenses=("Apache-2.0", "mit"), released_before="2025-03-15")
-    given: dict[str, Any] = {"bundle": bundle, "model": bundle / "model", "machine": machine(H100)}
+    given: dict[str, Any] = {"bundle": bundle, "machine": machine(H100)}
     checks = look(tmp_path, rules, **given)
     assert [check for check in checks.values() if not check.ok] == []
-    assert "LlamaForCausalLM" in checks["model"].detail
     assert f"1 below {tmp_path / 'input'}: {bundle.parent}" in checks["mounts"].detail
 
-    wrong = look(
-        tmp_path,
-        ContestRules(licenses=("mit",), released_before="2025-03-01"),
-        **{**given, "machine": machine(H100, python="3.11", memory=1 << 30)},
-    )
-    failed = {name for name, check in wrong.items() if not check.ok}
-    assert failed == {"python", "licence", "release", "memory"}
+    rules = ContestRules(licenses=("mit",), released_before="2025-03-01")
+    wrong = look(tmp_path, rules, bundle=bundle, machine=machine(python="3.11", memory=1 << 29))
+    assert {name for name, check in wrong.items() if not check.ok} == {
+        "python",
+        "licence",
+        "release",
+        "memory",
+    }
     assert "3.11, the bundle's wheels are for 3.12" in wrong["python"].detail
 
     weights = bundle / "model" / "model.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    weights.write_bytes(bytes(4_999) + b"x")
     assert look(tmp_path, **given)["bundle"].ok  # as long as it should be: only its contents tell
     assert "SHA-256" in look(tmp_path, thorough=True, **given)["bundle"].detail
-    weights.write_bytes(content[:-9])
-    cut = look(tmp_path, **given)
-    assert not cut["bundle"].ok and "model/model.safetensors has" in cut["bundle"].detail
-    assert not cut["model"].ok and "cut short" in cut["model"].detail
+    weights.write_bytes(bytes(4_991))
+    assert "model/model.safetensors has 4991 bytes" in look(tmp_path, **given)["bundle"].detail
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_inspected(tmp_path: Path) -> None:
+    checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
+    checks = look(tmp_path, model=checkpoint)
+    assert checks["model"].ok and "LlamaForCausalLM" in checks["model"].detail
+    assert look(tmp_path, model=checkpoint, machine=machine(memory=1 << 30))["memory"].ok is False
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    cut = look(tmp_path, model=checkpoint)["model"]
+    assert not cut.ok and "cut short" in cut.detail
 
 
 def test_what_a_manifest_does_not_state_is_told(tmp_path: Path) -> None:
@@ -170,6 +177,25 @@ def test_a_folder_without_room_or_rights_fails(tmp_path: Path) -> None:
     assert not check_disk("disk", tmp_path, 1e9).ok
     gone = look(tmp_path, work=tmp_path / "gone")["disk"]
     assert not gone.ok and "gone" in gone.detail
+
+
+@pytest.mark.parametrize("rerun", [True, False])
+def test_the_server_looks_first(tmp_path: Path, rerun: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A bundle that is nowhere: a commit is refused, a rerun goes on and says so."""
+
+    def look() -> None:
+        gone = tmp_path / "bundle"
+        preflight.before_contest(ContestRules(), bundle=gone, model=None, work=tmp_path, rerun=rerun)
+
+    if not rerun:
+        with pytest.raises(ValueError, match=r"preflight failed: .*bundle"):
+            look()
+        return
+    look()
+    for thread in threading.enumerate():
+        if thread.name == "preflight":
+            thread.join(60)
+    assert "PREFLIGHT FAILED (mounts, bundle), and the contest goes on" in caplog.text
 
 
 def test_a_failure_ends_a_commit_and_not_a_rerun(caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,7 @@ def test_a_bad_prm_costs_the_ties_not_the_rerun(
     (tmp_path / "prm").mkdir()
     (tmp_path / "prm" / "config.json").write_text(config)
     monkeypatch.setenv("PRM_MODEL_PATH", str(tmp_path / "prm"))
-    with pytest.raises(ValueError, match="(?i)prm"):
+    with pytest.raises(ValueError, match=r"(?i)prm"):
         resolve(bundle, ["engine.kind=transformers"])
     setup = resolve(bundle, ["engine.kind=transformers"], strict=False)
     assert setup.prm is None and any("No PRM" in note for note in setup.notes)

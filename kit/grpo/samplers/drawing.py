@@ -5,13 +5,13 @@ from typing import Any
 
 from kit.grpo.recipe import ToolSection
 from kit.grpo.rollout import Completion, Failure
+from submission.agents.formats import TextEngine
 from submission.agents.sandbox_runner import SandboxRunner, Seats
 from submission.agents.tool_writer import write_with_tools
 from submission.engines.base import EngineError, SampleRequest
-from submission.engines.vllm_engine import VllmEngine
 
 
-async def draw_one(engine: VllmEngine, request: SampleRequest) -> dict[str, Any]:
+async def draw_one(engine: TextEngine, request: SampleRequest) -> dict[str, Any]:
     """A completion or a failure, as JSON can hold it."""
     ids: list[int] = []
     logprobs: list[float] = []
@@ -33,7 +33,7 @@ async def draw_one(engine: VllmEngine, request: SampleRequest) -> dict[str, Any]
 
 
 async def draw_with_tools(
-    engine: VllmEngine, request: SampleRequest, seats: Seats, tools: ToolSection
+    engine: TextEngine, request: SampleRequest, seats: Seats, tools: ToolSection
 ) -> dict[str, Any]:
     """The same, in rounds of thought and code."""
     runner = SandboxRunner(seats)

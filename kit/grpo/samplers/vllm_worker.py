@@ -1,26 +1,21 @@
-"""vLLM's worker inside its engine process: takes over weights, says what it holds, ends with the trainer.
+"""vLLM's worker inside its engine process: takes over weights, and says what it holds.
 
 vLLM is told this module's `Worker` by name, and finds it here in its own process: a subclass of the
-platform's worker. What travels to it are method names, paths and shapes; weights come in safetensors files.
+platform's worker. What travels to it are method names, paths and shapes; weights come in safetensors files
+(`grpo_load`) or by broadcast from the trainer (`grpo_join`, `grpo_receive`).
 """
 
-import multiprocessing
-import os
-import select
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kit.grpo.checksum import Checksum, checksum, unordered
+from kit.grpo.samplers.broadcast import unpacked
+from kit.grpo.samplers.group import Group
 
 if TYPE_CHECKING:
     import torch
-
-TRAINER = "AIMO_GRPO_TRAINER"
-"""Environment variable: the process id that the engine lives and dies with."""
 
 
 class SyncedWorker:
@@ -28,10 +23,13 @@ class SyncedWorker:
 
     model_runner: Any
     vllm_config: Any
+    device: Any
+    rank: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        end_with(int(os.environ[TRAINER]))
         self._received: dict[str, Checksum] = {}
+        self._group: Group | None = None
+        self._arrives_on: Any = "cpu"
         super().__init__(*args, **kwargs)
 
     def load_model(self, **kwargs: Any) -> None:
@@ -46,23 +44,48 @@ class SyncedWorker:
             "dtype": str(config.dtype).removeprefix("torch."),
             "quantization": config.quantization or "",
             "mla": bool(config.use_mla),
+            "device": "cpu" if _on_cpu() else "cuda",
         }
 
     def grpo_load(self, path: str) -> None:
         """Copy one file's weights (transformers' names, whole) into the model."""
         from safetensors import safe_open
 
-        whole = self.vllm_config.parallel_config.world_size == 1
         with safe_open(path, framework="pt") as file:
+            self._take((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118 - not a mapping
 
-            def weights() -> "Iterator[tuple[str, torch.Tensor]]":
-                for name in file.keys():  # noqa: SIM118 - not a mapping
-                    tensor = file.get_tensor(name)
-                    if not whole:
-                        self._received[name] = checksum(tensor)
-                    yield name, tensor
+    def grpo_join(
+        self, host: str, port: int, first: int, size: int, own: str, backend: str, seconds: float
+    ) -> None:
+        """Enter the group that the trainer gives weights to, this engine's workers from rank `first` on."""
+        self._group = None
+        self._group = Group((host, port), first + self.rank, size, own, backend=backend, seconds=seconds)
+        self._arrives_on = self.device if backend == "nccl" else "cpu"
 
-            self.model_runner.get_model().load_weights(weights())
+    def grpo_receive(self, names: list[str], shapes: list[list[int]]) -> None:
+        """Copy what the trainer broadcasts now (transformers' names, whole) into the model."""
+        import torch
+
+        assert self._group is not None, "grpo_join first"
+        count = sum(math.prod(shape) for shape in shapes)
+        flat = torch.empty(count, dtype=self.vllm_config.model_config.dtype, device=self._arrives_on)
+        self._group.receive(flat)
+        self._take(unpacked(names, shapes, flat))
+
+    def grpo_leave(self) -> None:
+        """Leave the group; idempotent."""
+        self._group = None
+
+    def _take(self, weights: "Iterable[tuple[str, torch.Tensor]]") -> None:
+        whole = self.vllm_config.parallel_config.world_size == 1
+
+        def noted() -> "Iterator[tuple[str, torch.Tensor]]":
+            for name, tensor in weights:
+                if not whole:
+                    self._received[name] = checksum(tensor)
+                yield name, tensor
+
+        self.model_runner.get_model().load_weights(noted())
 
     def grpo_finish(self, shapes: dict[str, list[int]]) -> dict[str, Any]:
         """Put what was loaded to use. Returns checksums of the live parameters, not of what was received.
@@ -131,30 +154,10 @@ def unfilled(model: Any, parts: "Mapping[str, torch.Tensor]") -> list[str]:
     return lost
 
 
-def end_with(trainer: int) -> None:
-    """Kill this process, and the engine process above it, when the trainer ends; at once where it has ended.
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
 
-    An engine whose trainer dies before there is a worker holds no device memory yet: vLLM itself ends it
-    after five minutes without an answer.
-    """
-    parent = multiprocessing.parent_process()
-    above = [parent.pid] if parent is not None and parent.pid not in (None, trainer) else []
-
-    def end() -> None:
-        for pid in [*above, os.getpid()]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def wait() -> None:
-        select.select([watched], [], [])
-        end()
-
-    try:
-        # Unlike a parent-death signal, this does not fire when a mere thread of the trainer ends.
-        watched = os.pidfd_open(trainer)
-    except ProcessLookupError:
-        end()
-    threading.Thread(target=wait, name="end-with-trainer", daemon=True).start()
+    return bool(current_platform.is_cpu())
 
 
 def _keep_weights_on_cpu() -> None:
@@ -165,9 +168,8 @@ def _keep_weights_on_cpu() -> None:
     never computed with.
     """
     from vllm.model_executor.layers import utils
-    from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
+    if not _on_cpu():
         return
     import torch
 
@@ -186,11 +188,10 @@ def _keep_weights_on_cpu() -> None:
 def _pack_again(model: Any) -> None:
     """On a CPU, replace the packed copies by those of the parameters as they are now."""
     from vllm.model_executor.layers import utils
-    from vllm.platforms import current_platform
 
     packed = [module for module in model.modules() if hasattr(module, "cpu_linear")]
     # A parameter that is loaded, compared, and not computed with: what no checksum finds.
-    assert packed or not current_platform.is_cpu(), "vllm keeps its packed weights elsewhere now"
+    assert packed or not _on_cpu(), "vllm keeps its packed weights elsewhere now"
     for module in packed:
         utils.dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
@@ -198,11 +199,9 @@ def _pack_again(model: Any) -> None:
 @cache
 def worker_class(extra: type) -> type:
     """The platform's worker with `extra` before it; the same class each time."""
-    from vllm.platforms import current_platform
     from vllm.utils.import_utils import resolve_obj_by_qualname
 
-    cpu = current_platform.is_cpu()
-    name = "vllm.v1.worker.cpu_worker.CPUWorker" if cpu else "vllm.v1.worker.gpu_worker.Worker"
+    name = "vllm.v1.worker.cpu_worker.CPUWorker" if _on_cpu() else "vllm.v1.worker.gpu_worker.Worker"
     return type("Worker", (extra, resolve_obj_by_qualname(name)), {})
 
 

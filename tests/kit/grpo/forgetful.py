@@ -8,7 +8,7 @@ from kit.grpo.samplers.vllm_worker import SyncedWorker, worker_class
 class Forgetful(SyncedWorker):
     """Everything but the loading is real."""
 
-    def grpo_load(self, path: str) -> None:
+    def _take(self, weights: Any) -> None:
         """Nothing."""
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,3 +123,15 @@ def policy_rows(count: int, seed: int = 0, longest: int = 40) -> list[PolicyRow]
             )
         )
     return rows
+
+
+def grouped(rows: Sequence[PolicyRow], size: int) -> list[PolicyRow]:
+    """The rows in groups of `size`: the completions of each behind its first row's prompt."""
+    found = []
+    for index, row in enumerate(rows):
+        first = rows[index - index % size]
+        prompt = first.ids[: int(first.mask.argmax())]
+        own = int(row.mask.argmax())
+        mask = np.concatenate([np.zeros(len(prompt), np.uint8), row.mask[own:]])
+        found.append(replace(row, ids=np.concatenate([prompt, row.ids[own:]]), mask=mask))
+    return found

@@ -1,5 +1,6 @@
 """The gradient of an optimizer step is the papers', however the step is cut: micro-batches, ranks, packing,
-padding, the order of completions, and whether those that move nothing are put through."""
+padding, the order of completions, whether a group's prompt goes through once, and whether completions that
+move nothing are put through."""
 
 import itertools
 import json
@@ -15,16 +16,17 @@ from kit.grpo.rows import PolicyRow
 from kit.losses.token_weights import token_weights
 from kit.training.batches import collate
 from kit.training.model import load_causal, wrap
-from kit.training.packing import plan_step
-from kit.training.recipe import ModelSection
-from tests.kit.grpo.made import KINDS, policy_rows
+from kit.training.recipe import MicroSection, ModelSection
+from kit.training.steps import micro_batches
+from tests.kit.grpo.made import KINDS, grouped, policy_rows
 from tests.kit.grpo.naive import gradients_of
+from tests.kit.training.made import exact_norms
 from tests.kit.training.workers import launch
 from tests.tiny import make_tiny_checkpoint
 
 ROWS, LONGEST, TEMPERATURE = 9, 40, 0.7
-CUTS = tuple(itertools.product((60, 4096), (True, False), (False, True)))
-"""Tokens of a micro-batch, packing, another order of the completions."""
+CUTS = tuple(itertools.product((80, 4096), (True, False), (False, True), (False, True)))
+"""Tokens of a micro-batch, packing, another order of the completions, a prompt once for its group."""
 
 
 def losses() -> list[PolicySection]:
@@ -38,6 +40,11 @@ def losses() -> list[PolicySection]:
         for kind in KINDS
         for mismatch in ("none", "token", "sequence")
     ]
+
+
+def groups() -> list[PolicyRow]:
+    """Three groups of three."""
+    return grouped(policy_rows(ROWS, longest=LONGEST), 3)
 
 
 def weighted(rows: list[PolicyRow], section: PolicySection) -> list[PolicyRow]:
@@ -63,7 +70,7 @@ def by_the_papers(rows: list[PolicyRow], section: PolicySection) -> list[PolicyR
 
 def load(folder: str) -> Any:
     section = ModelSection.parse({"path": folder, "dtype": "float64"}, "the test")
-    return load_causal(Path(folder), section)
+    return exact_norms(load_causal(Path(folder), section))
 
 
 def gradients(folder: str, out: str) -> None:
@@ -81,12 +88,11 @@ def gradients(folder: str, out: str) -> None:
     found = {}
     for number, section in enumerate(losses()):
         objective = PolicyObjective(section, TEMPERATURE, 259)
-        for place, (capacity, packing, turned) in enumerate(CUTS):
-            rows = weighted(policy_rows(ROWS, longest=LONGEST), section)
+        for place, (capacity, packing, turned, share) in enumerate(CUTS):
+            rows = weighted(groups(), section)
             rows = rows[::-1] if turned else rows
-            lengths = [len(row) for row in rows]
-            for plan in plan_step(lengths, capacity, ranks.world_size, packing=packing)[ranks.rank]:
-                micro = collate([rows[index] for index in plan], "cpu", packing=packing)
+            how = {"max_length": 80, "micro_batch_tokens": capacity, "packing": packing}
+            for micro in micro_batches(rows, MicroSection.parse(how, "the test"), ranks, share=share):
                 total, _ = engine.module(micro, objective.token_loss(micro))
                 engine.backward(total)
             for name, grad in engine.gradients().items():
@@ -116,7 +122,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def naive(folder: Path) -> list[dict[str, Any]]:
     """Of each loss, a sequence at a time."""
     model = load(str(folder))
-    rows = policy_rows(ROWS, longest=LONGEST)
+    rows = groups()
     return [gradients_of(model, section, by_the_papers(rows, section), TEMPERATURE) for section in losses()]
 
 

@@ -194,6 +194,30 @@ def test_several_updates_of_one_batch(make: Maker) -> None:
     )
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_prompt_goes_through_once_for_its_group(make: Maker, packing: bool) -> None:
+    """The same update but for rounding, from fewer tokens: 3 prompts of 2 tokens instead of 12."""
+    found, given = [], []
+    for share in (True, False):
+        batch = {"share_prompts": share, "packing": packing, "micro_batch_tokens": 4096}
+        made = make(out=f"run-{share}", batch=batch, optimizer={"eps": 1e-3})
+        run = made.steps.objective.token_loss
+
+        def noted(micro: Any, run: Any = run) -> Any:
+            given.append(micro.tokens)
+            return run(micro)
+
+        made.steps.objective.token_loss = noted  # type: ignore[method-assign]
+        found.append((made.step(0), made.state()))
+    (shared, weights), (plain, expected) = found
+    assert given == [shared.tokens, plain.tokens]
+    assert plain.tokens - shared.tokens == 9 * 2
+    assert shared.trained == plain.trained
+    assert shared.loss == pytest.approx(plain.loss, rel=1e-4, abs=1e-7)
+    assert shared.grad_norm == pytest.approx(plain.grad_norm, rel=1e-4)
+    assert all(float((weights[name] - tensor).abs().max()) < 1e-5 for name, tensor in expected.items())
+
+
 def _table(made: Made, step: int) -> Any:
     return read_table(table_path(made.steps.folder, step), "run")
 

@@ -1,101 +1,28 @@
 """The vLLM sampler against transformers, on random tiny checkpoints and the real engine."""
 
-import contextlib
 import copy
 import math
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from kit.grpo.checksum import checksum, combined
 from kit.grpo.rollout import Completion, Failure, Request, SyncError
-from kit.grpo.samplers import folder
+from kit.grpo.samplers.carrying import FileCarrier
 from kit.grpo.samplers.vllm import VllmSampler
 from kit.training.export import _merged
 from kit.training.ranks import join, leave
-from submission.engines.base import EngineError, Sampling
-from tests.kit.grpo.serving import SETTINGS, alone
+from submission.engines.base import Sampling
+from tests.kit.grpo.pairing import FREE, PROMPTS, Pair
+from tests.kit.grpo.processes import engine_of, gone
+from tests.kit.grpo.serving import SETTINGS
 from tests.kit.training.workers import launch
-from tests.submission.engines.test_engines import children
 from tests.tiny import make_tiny_checkpoint
 
 pytestmark = pytest.mark.slow
-GREEDY = Sampling(temperature=0.0, max_tokens=24, ignore_eos=True)
-FREE = Sampling(temperature=0.7, max_tokens=40, ignore_eos=True)
-# A block of the prefix cache holds 128 tokens here: two whole blocks, one, and none.
-_LONG = [(7 * i * i + 3 * i) % 251 for i in range(300)]
-PROMPTS = [_LONG, _LONG[:200], [65, 66]]
-
-
-class Pair:
-    """A sampler, and the model whose weights it is given."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        self.model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        self.first = copy.deepcopy(self.model.state_dict())
-        self.sampler = VllmSampler(checkpoint, SETTINGS, alone(), sync_timeout=60)
-
-    def reset(self) -> None:
-        """The checkpoint's own weights on both sides."""
-        self.model.load_state_dict(self.first)
-        self.sampler.sync(self.weights())
-
-    def change(self, seed: int) -> None:
-        """Other weights, large enough a step that the completions change."""
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for value in self.model.parameters():
-                value.add_(0.05 * torch.randn(value.shape, generator=generator))
-
-    def weights(self) -> "Iterator[tuple[str, Any]]":
-        return iter(list(self.model.named_parameters()))
-
-    def expected(self, model: Any = None) -> list[list[int]]:
-        """Greedy completions of transformers."""
-        import torch
-
-        found = []
-        for prompt in PROMPTS:
-            ids = torch.tensor([prompt])
-            with torch.inference_mode():
-                for _ in range(GREEDY.max_tokens):
-                    logits = (model or self.model)(ids).logits[0, -1]
-                    ids = torch.cat([ids, logits.argmax().reshape(1, 1)], dim=1)
-            found.append(ids[0, len(prompt) :].tolist())
-        return found
-
-    def surprise(self) -> float:
-        """The largest difference between the engine's greedy log-probabilities and transformers'."""
-        import torch
-
-        worst = 0.0
-        for prompt, row in zip(PROMPTS, self.sample(GREEDY), strict=True):
-            with torch.inference_mode():
-                logits = self.model(torch.tensor([[*prompt, *row.ids]])).logits[0, len(prompt) - 1 : -1]
-            wanted = logits.log_softmax(-1).gather(-1, torch.tensor(row.ids).unsqueeze(-1)).squeeze(-1)
-            worst = max(worst, float((torch.tensor(row.logprobs) - wanted).abs().max()))
-        return worst
-
-    def greedy(self) -> list[list[int]]:
-        return [list(row.ids) for row in self.sample(GREEDY)]
-
-    def sample(self, sampling: Sampling, requests: Sequence[Request] | None = None) -> list[Completion]:
-        rows = self.sampler.sample(requests or [Request(prompt, 5) for prompt in PROMPTS], sampling)
-        assert all(isinstance(row, Completion) for row in rows)
-        return [row for row in rows if isinstance(row, Completion)]
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +38,8 @@ def running(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Ite
     before = engine_of(os.getpid())
     pair = Pair(checkpoints[request.param])
     engine = engine_of(os.getpid()) - before
-    made = pair.sampler._folder
-    assert made is not None
+    made = pair.sampler._carrier
+    assert isinstance(made, FileCarrier)
     assert engine
     yield pair
     pair.sampler.close()
@@ -133,7 +60,7 @@ def pair(running: Pair) -> Pair:
 
 def test_after_each_sync_both_sides_agree(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     # Several files: 20 kB hold less than a layer.
-    monkeypatch.setattr("kit.grpo.samplers.vllm.SHARD_BYTES", 20_000)
+    monkeypatch.setattr("kit.grpo.samplers.carrying.SHARD_BYTES", 20_000)
     seen = [pair.greedy()]
     assert seen[0] == pair.expected()
     sums = set()
@@ -182,7 +109,7 @@ def test_without_the_reset_old_keys_and_values_would_be_used(
     pair.greedy()
     pair.change(0)
     with monkeypatch.context() as patched:
-        patched.setattr(VllmSampler, "_forget_prefixes", lambda self: None)
+        patched.setattr(VllmSampler, "_forget_prefixes", lambda self, asking: None)
         pair.sampler.sync(pair.weights())
     assert pair.surprise() > 1e-3
     pair.sampler.sync(pair.weights())
@@ -234,14 +161,14 @@ def test_a_cut_file_is_a_sync_error_and_all_weights_are_asked_for(
 
     weights = pair.weights()
     with monkeypatch.context() as patched:
-        patched.setattr("kit.grpo.samplers.vllm.SHARD_BYTES", 20_000)
+        patched.setattr("kit.grpo.samplers.carrying.SHARD_BYTES", 20_000)
         patched.setattr(files, "save_file", cut)
         with pytest.raises(SyncError, match="rank 0: the weights did not reach the engine"):
             pair.sampler.sync(weights)
     # Other ranks gather the rest: this one must have, too.
     assert next(weights, None) is None
-    assert pair.sampler._folder is not None
-    assert list(pair.sampler._folder.path.iterdir()) == []
+    assert isinstance(pair.sampler._carrier, FileCarrier)
+    assert list(pair.sampler._carrier.path.iterdir()) == []
 
 
 def test_a_weight_that_is_not_sent_is_named(pair: Pair) -> None:
@@ -326,104 +253,6 @@ def test_a_request_that_the_engine_refuses_is_a_failure_among_the_others(pair: P
     assert isinstance(rows[1], Failure)
     assert "900" in rows[1].reason
     assert pair.sampler.sample([], FREE) == []
-
-
-# --- faults ------------------------------------------------------------------------------------------
-
-
-def gone(pids: set[int], seconds: float) -> bool:
-    """Whether all of them end within the time; zombies have ended."""
-    end = time.monotonic() + seconds
-    left = pids
-    while left and time.monotonic() < end:
-        time.sleep(0.1)
-        left = {pid for pid in left if _alive(pid)}
-    return not left
-
-
-def engine_of(trainer: int) -> set[int]:
-    """vLLM's processes below it, just spawned or renamed already."""
-    found = set()
-    for child in psutil.Process(trainer).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            line = " ".join(child.cmdline())
-            if "spawn_main" in line or "VLLM" in line:
-                found.add(child.pid)
-    return found
-
-
-def _alive(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    return False
-
-
-def test_a_load_that_does_nothing_and_an_engine_that_hangs(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kit.grpo.samplers.vllm.WORKER", "tests.kit.grpo.forgetful.Worker")
-    before = children()
-    pair = Pair(checkpoints["llama"])
-    try:
-        pair.sampler.sync(pair.weights())  # what it holds already
-        pair.change(0)
-        with pytest.raises(SyncError, match="does not hold the trainer's weights"):
-            pair.sampler.sync(pair.weights())
-        engine = children() - before
-        assert engine
-        pair.sampler._timeout = 3.0
-        for pid in engine:
-            os.kill(pid, signal.SIGSTOP)
-        begun = time.monotonic()
-        with pytest.raises(SyncError, match="rank 0: the engine did not answer grpo_load within 3 s"):
-            pair.sampler.sync(pair.weights())
-        assert time.monotonic() - begun < 5
-    finally:
-        pair.sampler.close()
-    assert gone(engine, 5)
-
-
-def test_a_dead_engine_is_an_engine_error(checkpoints: dict[str, Path]) -> None:
-    before = children()
-    pair = Pair(checkpoints["llama"])
-    try:
-        for pid in children() - before:
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(EngineError, match="rank 0: the engine is dead"):
-            pair.sample(FREE)
-        with pytest.raises(SyncError, match="rank 0"):
-            pair.sampler.sync(pair.weights())
-    finally:
-        pair.sampler.close()
-    assert gone(children() - before, 5)
-
-
-@pytest.mark.parametrize(("moment", "seconds"), [("starting", 60.0), ("serving", 5.0)])
-def test_a_killed_trainer_leaves_no_engine(
-    checkpoints: dict[str, Path], tmp_path: Path, moment: str, seconds: float
-) -> None:
-    command = [sys.executable, "-m", "tests.kit.grpo.serving", str(checkpoints["llama"])]
-    with (tmp_path / "log").open("w") as log:
-        trainer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    try:
-        assert trainer.stdout is not None
-        while (line := trainer.stdout.readline()).strip() != moment:
-            assert line, (tmp_path / "log").read_text()
-        end = time.monotonic() + 120
-        started: set[int] = set()
-        while len(started) < 2 and time.monotonic() < end:  # the engine, and the worker that it starts
-            time.sleep(0.05)
-            started = engine_of(trainer.pid)
-        assert len(started) == 2
-    finally:
-        trainer.kill()
-        trainer.wait()
-    assert gone(started, seconds)
-    left = f"{folder.PREFIX}{trainer.pid}-*"
-    if moment == "serving":
-        assert list(folder.MEMORY.glob(left))
-        folder.remove_abandoned(folder.MEMORY)
-    assert not list(folder.MEMORY.glob(left))
 
 
 # --- several ranks -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.training.packing import MicroPlan, plan_step
+from kit.training.sharing import tokens_without_repeats
 
 LENGTHS = st.lists(st.integers(1, 100), max_size=40)
 
@@ -85,3 +86,51 @@ def test_no_rows_and_too_few_rows() -> None:
 def test_a_row_over_the_capacity_is_an_error_of_ours() -> None:
     with pytest.raises(AssertionError, match="dropped at loading"):
         plan_step([11], 10, 1)
+
+
+GROUPS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 30)), min_size=1, max_size=30)
+"""(prompt, tokens of the completion) of each row; prompt p has 10 p + 1 tokens."""
+
+
+def busiest(
+    plan: list[list[MicroPlan]], lengths: list[int], prompts: list[tuple[int, int]]
+) -> tuple[int, list[int]]:
+    """Tokens on the busiest rank of each micro-batch together, and those of every micro-batch."""
+    sizes = [
+        [
+            tokens_without_repeats([lengths[row] for row in rows], [prompts[row] for row in rows])
+            for rows in ranks
+        ]
+        for ranks in plan
+    ]
+    return sum(map(max, zip(*sizes, strict=True))), [size for ranks in sizes for size in ranks]
+
+
+@given(rows=GROUPS, spare=st.integers(0, 150), world_size=st.integers(1, 5), packing=st.booleans())
+def test_sharing_prompts_keeps_what_every_plan_keeps_and_costs_nothing(
+    rows: list[tuple[int, int]], spare: int, world_size: int, packing: bool
+) -> None:
+    prompts = [(number, 10 * number + 1) for number, _ in rows]
+    lengths = [prompt + own for (_, prompt), (_, own) in zip(prompts, rows, strict=True)]
+    capacity = max(lengths) + spare
+    plan = plan_step(lengths, capacity, world_size, packing=packing, prompts=prompts)
+    bins = bins_of(plan)
+    assert sorted(row for rows in bins for row in rows) == list(range(len(lengths)))
+    assert len({len(micros) for micros in plan}) == 1
+    for chosen in bins:
+        used = sum(lengths[row] for row in chosen)
+        assert (used if packing else len(chosen) * max(lengths[row] for row in chosen)) <= capacity
+    alone = plan_step(lengths, capacity, world_size, packing=packing)
+    assert busiest(plan, lengths, prompts)[0] <= busiest(alone, lengths, prompts)[0]
+
+
+def test_a_plan_that_shares_by_hand() -> None:
+    # Two groups of two with 6 of 8 tokens in common, and room for two rows: by length they would mix.
+    lengths, prompts = [9, 8, 9, 8], [(0, 6), (1, 6), (1, 6), (0, 6)]
+    plan = plan_step(lengths, 18, 1, prompts=prompts)
+    assert sorted(bins_of(plan)) == [(0, 3), (2, 1)]
+    assert busiest(plan, lengths, prompts)[1] == [11, 11]
+    assert sorted(bins_of(plan_step(lengths, 18, 1, packing=False, prompts=prompts))) == [(0, 3), (2, 1)]
+    # A group of two in 12 leaves the other pair alone: 14 tokens on the busier rank, where mixed it is 12.
+    lengths, prompts = [9, 9, 3, 3], [(0, 1), (0, 1), (1, 1), (1, 1)]
+    assert sorted(bins_of(plan_step(lengths, 12, 2, prompts=prompts))) == [(0, 2), (1, 3)]

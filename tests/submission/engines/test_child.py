@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.faulty import FACTORY
 from submission.degrade import Serving
 from submission.engines.base import Chunk, EngineError, Message, SampleRequest, Sampling
 from submission.engines.child import EngineLostError, EngineProcess
 from submission.engines.supervised import SupervisedEngine
 from submission.processes import children
 from submission.settings import EngineSettings, SupervisionSettings
-from tests.submission.engines.faulty import FACTORY
 from tests.submission.engines.test_supervised import processes_of
 from tests.tiny import make_tiny_checkpoint
 
@@ -31,7 +31,7 @@ from submission.degrade import Serving
 from submission.engines.base import Message, SampleRequest, Sampling
 from submission.engines.supervised import SupervisedEngine
 from submission.settings import EngineSettings, SupervisionSettings
-from tests.submission.engines.faulty import ByteEncoder
+from benchmarks.faulty import ByteEncoder
 
 async def main():
     folder, model, factory, settings = sys.argv[1:]
@@ -142,7 +142,7 @@ def test_other_deaths_leave_nothing(tmp_path: Path, victims: str) -> None:
 
 
 def run(work: Any) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 240))
+    return asyncio.run(asyncio.wait_for(work, 600))
 
 
 async def read(engine: Any, name: str = "s", **sampling: Any) -> list[Chunk]:
@@ -205,11 +205,10 @@ def test_a_log_that_cannot_be_written_is_an_engine_error(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["transformers", "vllm"])
-def test_a_real_engine_is_killed_and_goes_on(tmp_path: Path, kind: Any) -> None:
+def test_vllm_is_killed_and_goes_on(tmp_path: Path) -> None:
     """Greedy tokens are the same with and without a death in the middle; nothing is left at the end."""
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny", max_positions=1024)
-    settings = EngineSettings(kind=kind, max_model_len=900, max_num_seqs=8, cpu_kv_cache_gib=1)
+    settings = EngineSettings(max_model_len=900, max_num_seqs=8, cpu_kv_cache_gib=1)
     faults: list[tuple[str, str]] = []
     greedy: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True, "max_tokens": 700}
 
@@ -243,24 +242,8 @@ def test_a_real_engine_is_killed_and_goes_on(tmp_path: Path, kind: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["begun", "writes"])
-def test_a_killed_parent_of_vllm_leaves_nothing(tmp_path: Path, moment: str) -> None:
-    """vLLM starts a process of its own, which does not watch its parent."""
-    checkpoint = make_tiny_checkpoint(tmp_path / "tiny", max_positions=1024)
-    settings = '{"kind": "vllm", "max_model_len": 900, "max_num_seqs": 8, "cpu_kv_cache_gib": 1}'
-    parent = parent_of_an_engine(tmp_path, checkpoint, "submission.engines:make_engine", settings)
-    wait_for(parent, moment)
-    if moment == "begun":
-        time.sleep(3.0)
-    else:
-        assert len(processes_of(tmp_path)) >= 4
-    kill(parent.pid)
-    parent.wait()
-    assert_nothing_left(tmp_path)
-
-
-@pytest.mark.slow
 def test_vllm_leaves_nothing_even_without_its_warden(tmp_path: Path) -> None:
+    """It starts a process of its own, which does not watch its parent by itself."""
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny", max_positions=1024)
     settings = '{"kind": "vllm", "max_model_len": 900, "max_num_seqs": 8, "cpu_kv_cache_gib": 1}'
     parent = parent_of_an_engine(tmp_path, checkpoint, "submission.engines:make_engine", settings)

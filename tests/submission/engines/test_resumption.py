@@ -101,8 +101,17 @@ class Words:
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        return [self.number, *map(ord, messages[-1].content)]
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:
+        return [self.number, *([0] * tools), *map(ord, messages[-1].content)]
+
+    def encode_text(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+    def encode_markup(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
 
     def count_tokens(self, text: str) -> int:
         return len(text)
@@ -119,8 +128,11 @@ def test_prompts_follow_the_model() -> None:
     assert prompts.translate([5, 6]) == [5, 6]  # no chat of ours
     with pytest.raises(EngineError, match="no longer serves"):
         prompts.translate([*prompt, 98])
+    with_tools = prompts.encode_chat([Message("user", "b")], tools=True)
     new = prompts.encode_chat([Message("user", "a")])
     assert prompts.translate([*new, 98]) == [2, 97, 98]
+    prompts.switch(Path("third"), Words(3))
+    assert prompts.translate(with_tools) == [3, 0, 98]
 
 
 def test_models_with_the_same_tokens_share_samples() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.faulty import FACTORY, STORY, ByteEncoder
 from submission.degrade import Serving
 from submission.engines.base import Chunk, EngineError, Message, SampleRequest, Sampling
 from submission.engines.child import EngineLostError
-from submission.engines.supervised import SupervisedEngine, machine_memory
+from submission.engines.supervised import SupervisedEngine
 from submission.settings import EngineSettings, SupervisionSettings
-from tests.submission.engines.faulty import FACTORY, STORY, ByteEncoder
 
 TOKENS = 60
 
@@ -106,7 +106,7 @@ def tokens_of(chunks: list[Chunk]) -> bytes:
 def test_a_sample_is_whole_and_closing_is_orderly(tmp_path: Path) -> None:
     chunks, tested = supervise(tmp_path, lambda tested: tested.sample())
     assert text_of(chunks) == STORY[:TOKENS] == tokens_of(chunks).decode()
-    assert chunks[-1].finish_reason == "length"
+    assert chunks[-1].finish_reason == "length" and {chunk.cached for chunk in chunks} == {2}
     assert [value for chunk in chunks for value in chunk.logprobs] == [-0.5] * TOKENS
     # A token a millisecond was written, and far fewer messages sent.
     assert len(chunks) < TOKENS / 4
@@ -116,7 +116,7 @@ def test_a_sample_is_whole_and_closing_is_orderly(tmp_path: Path) -> None:
 def test_a_sample_goes_on_in_the_next_engine(tmp_path: Path) -> None:
     chunks, tested = supervise(tmp_path, lambda tested: tested.sample("exit@30"))
     assert text_of(chunks) == STORY[:TOKENS] == tokens_of(chunks).decode()
-    assert len(tested.starts) == 2
+    assert len(tested.starts) == 2 and {chunk.cached for chunk in chunks} == {2}
     told = "ended with exit code 7; its last lines:\nlast words  [31m of the engine"
     assert tested.faults == [("engine failed", told)]
 
@@ -336,7 +336,3 @@ def test_the_loop_is_never_held_up(tmp_path: Path) -> None:
     longest, tested = supervise(tmp_path, crowd, engine={"max_model_len": 40_000})
     assert len(tested.starts) == 2
     assert longest < 0.05
-
-
-def test_memory_of_the_machine() -> None:
-    assert 2**28 < machine_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -87,10 +87,10 @@ def test_an_empty_problem_costs_no_sample(text: str) -> None:
 class Rude(ReplayEngine):
     """Fails in every way an engine can."""
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:
         if "template" in messages[-1].content:
             raise KeyError("chat template")
-        return super().encode_chat(messages)
+        return super().encode_chat(messages, tools=tools)
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         kind = request.attempt % 4

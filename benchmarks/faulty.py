@@ -1,8 +1,10 @@
-"""An engine that fails as it is told, for the tests of what watches engines. Runs in the engine's process.
+"""An engine that fails as it is told, for what watches engines and for whole contests. Runs in the engine's
+process.
 
 Its model is a folder, its tokens are bytes, and it writes `STORY`: a prompt ends with `END`, and what stands
 behind that was written before, so that a sample which is taken up again goes on where it broke off.
-`problem` of a request names faults, `kind@position,...`; each happens once, as a file in the folder tells.
+`problem` of a request names faults, `kind@position,...`; each happens once, as a file in the folder tells. A
+problem with `code` in its name is answered with a block of Python and `ANSWER` over and over.
 A file `start` there holds faults of starts, one a line, of which each start takes the first.
 """
 
@@ -12,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 from submission.degrade import Serving
@@ -20,8 +22,26 @@ from submission.engines.base import Chunk, EngineError, FinishReason, Message, S
 from submission.settings import EngineSettings
 
 END = 1
-STORY = "".join(f"{number} bottles; " for number in range(40))
+_COUNT = [f"{number} bottles; " for number in range(40)]
+STORY = "".join([*_COUNT[:4], "\\boxed{7} ", *_COUNT[4:]])
+CODE = "I count.\n```python\nprint(3 + 4)\n```\n```output"
+ANSWER = "\\boxed{7} "
 HOG_BYTES = 300 << 20
+
+
+def _shout() -> None:
+    sys.stdout.buffer.write(b"\x00\x00\x00\x08garbage\xff" * 1000)
+    sys.stdout.flush()
+
+
+_FAILURES: dict[str, Callable[[], object]] = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "halt": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "hang": lambda: time.sleep(600),
+    "shout": _shout,
+    "garbage": lambda: os.write(int(sys.argv[1]), b"\xff" * 64),
+    "nonsense": lambda: os.write(int(sys.argv[1]), b"\x00\x00\x00\x0f" + b'{"number": "x"}'),
+}
 
 
 class ByteEncoder:
@@ -30,13 +50,16 @@ class ByteEncoder:
     def __init__(self, serving: Serving) -> None:
         self.max_context = serving.settings.max_model_len
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:  # noqa: ARG002
         return [*messages[-1].content.encode(), END]
 
     def count_tokens(self, text: str) -> int:
         return len(text.encode())
 
     def encode_text(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_markup(self, text: str) -> list[int]:
         return list(text.encode())
 
     def decode_text(self, ids: Sequence[int]) -> str:
@@ -51,6 +74,7 @@ class FaultyEngine:
         self._folder = model
         self._aborted: set[str] = set()
         self._hoard: list[bytearray] = []
+        self._pace = 0.001
 
     async def start(self) -> None:
         with (self._folder / "starts").open("a") as starts:
@@ -68,13 +92,13 @@ class FaultyEngine:
         return self._settings.max_model_len
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
-        faults = dict(fault.split("@")[::-1] for fault in request.problem.split(",") if fault)
+        faults = dict(fault.split("@")[::-1] for fault in request.problem.split(",") if "@" in fault)
         place = list(request.prompt).index(END) + 1
         written = len(request.prompt) - place
-        whole = STORY.encode()
+        whole = (CODE + 200 * ANSWER if "code" in request.problem else STORY).encode()
         text, held = "", max((len(stop) - 1 for stop in request.sampling.stop), default=0)
         for count in range(1, request.sampling.max_tokens + 1):
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(self._pace)
             if request.request_id in self._aborted:
                 return
             position = written + count
@@ -91,7 +115,7 @@ class FaultyEngine:
             elif count == request.sampling.max_tokens:
                 reason = "length"
             shown = text if reason else text[: max(0, len(text) - held)]
-            yield Chunk(shown[len(before) :], (token,), (-0.5,), reason)
+            yield Chunk(shown[len(before) :], (token,), (-0.5,), reason, len(request.prompt))
             if reason:
                 return
 
@@ -103,36 +127,21 @@ class FaultyEngine:
         return True
 
     async def _fail(self, fault: str) -> None:
-        match fault:
-            case "exit":
-                print("last words \x1b[31m of the engine", flush=True)  # noqa: T201
-                os._exit(7)
-            case "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "halt":
-                os.kill(os.getpid(), signal.SIGSTOP)
-            case "hang":
-                time.sleep(600)  # noqa: ASYNC251 - that is the fault
-            case "stall":
-                await asyncio.sleep(600)
-            case "hog":
-                self._hoard.append(bytearray(b"x") * HOG_BYTES)
-                await asyncio.sleep(600)
-            case "shout":
-                sys.stdout.buffer.write(b"\x00\x00\x00\x08garbage\xff" * 1000)
-                sys.stdout.flush()
-            case "garbage":
-                os.write(int(sys.argv[1]), b"\xff" * 64)
-                await asyncio.sleep(600)
-            case "nonsense":
-                os.write(int(sys.argv[1]), b"\x00\x00\x00\x0f" + b'{"number": "x"}')
-                await asyncio.sleep(600)
-            case "refuse":
-                raise EngineError("refused as told")
-            case "wait":
-                await asyncio.sleep(600)
-            case "":
-                pass
+        if fault == "exit":
+            print("last words \x1b[31m of the engine", flush=True)  # noqa: T201
+            os._exit(7)
+        if fault == "memory":
+            raise MemoryError("out of memory as told")
+        if fault == "refuse":
+            raise EngineError("refused as told")
+        if fault == "slow":
+            self._pace *= 10
+            return
+        _FAILURES.get(fault, lambda: None)()
+        if fault == "hog":
+            self._hoard.append(bytearray(b"x") * HOG_BYTES)
+        if fault in {"stall", "hog", "garbage", "nonsense", "wait"}:
+            await asyncio.sleep(600)
 
     async def abort(self, request_id: str) -> None:
         self._aborted.add(request_id)
@@ -146,4 +155,4 @@ def make_faulty(settings: EngineSettings, model: Path) -> FaultyEngine:
     return FaultyEngine(settings, model)
 
 
-FACTORY = "tests.submission.engines.faulty:make_faulty"
+FACTORY = "benchmarks.faulty:make_faulty"

@@ -1,0 +1,1 @@
+"""Training of process reward models: `python -m kit.train prm`."""
