@@ -25,6 +25,9 @@ class Script:
     def encode_text(self, text: str) -> list[int]:
         return list(text.encode())
 
+    def encode_markup(self, text: str) -> list[int]:
+        return list(text.encode())
+
     def decode_text(self, ids: Sequence[int]) -> str:
         return bytes(one for one in ids if one != END).decode(errors="replace")
 
