@@ -1,7 +1,7 @@
 """`python -m benchmarks`: runs every benchmark against its peer and writes BENCHMARKS.md from the figures.
 
-The page is never typed by hand: what was not measured is not in it. Run it on a quiet machine (about half an
-hour on two cores); `--only NAME` measures one again and keeps the other sections' figures.
+The page is never typed by hand: what was not measured is not in it. Run it on a quiet machine (about an hour
+and a half on two cores); `--only NAME` measures one again and keeps the other sections' figures.
 """
 
 import json
@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import grpo, sandbox
-from benchmarks.learning import grpo_report, report
+from benchmarks import faults, grpo, policies, prm, prm_speed, sandbox, step_labels
+from benchmarks.learning import grpo_report, prm_report, report
 from benchmarks.shared import ROOT
 from submission.cli import run
 from submission.files import write_text
@@ -113,12 +113,20 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "sft": ("Fine-tuning", sft_section),
     "grpo": ("GRPO", grpo.section),
     "sandbox": ("Sandbox", sandbox.section),
+    "faults": ("Contests with faults", faults.section),
+    "policies": ("When to stop drawing", policies.section),
+    "prm": ("Choosing by scores", prm.section_with_plot),
+    "prm_speed": ("Step scores", prm_speed.section),
+    "step_labels": ("Step labels", step_labels.section),
     "learning": ("Distillation", report.section_with_plot),
     "learning_clean": ("Distillation from verified traces", report.section),
     "learning_grpo": ("Reinforcement learning", grpo_report.section_with_plot),
+    "learning_prm": ("Process reward models", prm_report.section),
 }
 _CLEAN = ("--set", "slips=0", "--folder", "build/learning/clean")
 COMMANDS = {
+    "prm": ("benchmarks.prm", "--plot", "docs/prm.png"),
+    "learning_prm": ("benchmarks.learning", "prm"),
     "learning": ("benchmarks.learning", "distill", "--plot", "docs/learning.png"),
     "learning_clean": ("benchmarks.learning", "distill", *_CLEAN),
     "learning_grpo": ("benchmarks.learning", "grpo", "--plot", "docs/learning_grpo.png"),

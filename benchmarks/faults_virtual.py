@@ -174,6 +174,10 @@ def play(plan: Plan) -> Played:
         with tempfile.TemporaryDirectory(prefix="aimo-faults-") as folder:
             return loop.run_until_complete(_play(plan, Path(folder) / "journal.jsonl"))
     finally:
+        # What was deaf to its end sits it out: on this clock that costs nothing.
+        if left := asyncio.all_tasks(loop):
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from submission.budget import Budget
 from submission.engines.base import Engine
 from submission.journal import AnswerLine, Journal, JournalContent, ProblemLine, SampleLine, read_journal
+from submission.ledger import Facts, Ledger
 from submission.notes import answer_facts, sample_facts
 from submission.prm.scorer import Scorer
 from submission.selection.rule import PLAIN, Rule
@@ -116,11 +116,13 @@ class Contest:
         self._earlier = dict(known.samples) if known else {}
         self._loading: asyncio.Task[str] | None = None
         self._answered = 0
+        self._solving = 0.0
         rules, budget = settings.rules, settings.budget
-        self._budget = Budget(
+        self._ledger = Ledger(
             time_limit=rules.time_limit,
             # A profile made for hours must leave something of a contest of minutes.
             reserve=min(budget.reserve, rules.time_limit / 10),
+            restart=budget.restart,
             floor=budget.floor,
             cap=budget.cap,
             expected_problems=rules.expected_problems or None,
@@ -157,7 +159,8 @@ class Contest:
         self._write("problem", id=identifier, key=key)
         trouble = await self._ready()
         # Counted after loading: what the start took is everyone's loss, not the first problem's.
-        seconds = 0.0 if trouble else self._budget.problem_seconds(self._elapsed(), self._answered - 1)
+        facts = self._facts()
+        seconds = 0.0 if trouble else self._ledger.problem_seconds(facts)
         self._write("budget", id=identifier, seconds=seconds)
         solution = await self._staff.solver.solve(
             identifier,
@@ -165,7 +168,9 @@ class Contest:
             seconds,
             on_sample=lambda sample: self._write("sample", id=identifier, **sample_facts(sample)),
             earlier=self._earlier.pop(key, ()),
+            price=self._ledger.price(facts),
         )
+        self._solving += solution.seconds
         if solution.source != "default":
             self._known[key] = solution.answer
         if solution.samples and all(sample.finish == "error" for sample in solution.samples):
@@ -177,8 +182,17 @@ class Contest:
         """Wait for the engine as long as there is time at all; returns what is wrong, "" if nothing."""
         self.start()
         assert self._loading is not None
-        await asyncio.wait({self._loading}, timeout=self._budget.available(self._elapsed()))
+        await asyncio.wait({self._loading}, timeout=self._ledger.available(self._facts()))
         return self._loading.result() if self._loading.done() else "the engine is still loading"
+
+    def _facts(self) -> Facts:
+        """What the ledger goes by, before the present problem is answered."""
+        return Facts(
+            elapsed=self._elapsed(),
+            answered=max(0, self._answered - 1),
+            solving=self._solving,
+            restarted=getattr(self._staff.engine, "starts", 1) > 1,
+        )
 
     @property
     def loaded(self) -> bool:

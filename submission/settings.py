@@ -49,10 +49,12 @@ class ContestRules(Recipe):
 
 
 class BudgetSettings(Recipe):
-    """How the contest's time is cut into problems; see `submission.budget`."""
+    """How the contest's time is cut into problems; see `submission.ledger`."""
 
     reserve: Seconds = 200.0
     """Never spent on generation: last answers, parquet, a slow gateway. At most a tenth of the limit."""
+    restart: Seconds = 300.0
+    """Kept for one restart of the engine until there was one, at most a tenth of what is left."""
     floor: Seconds = 240.0
     """Each problem still to come is kept at least this much, as long as the time lasts."""
     cap: Annotated[float, Field(gt=0)] = 900.0

@@ -31,7 +31,7 @@ def readme_commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     # Those of training are run by tests/test_training_way.py.
-    training = re.compile(r"-m kit\.(train|small|data|traces)\b")
+    training = re.compile(r"-m kit\.(train|small|data|traces|steps)\b")
     return [line for line in lines if line and not line.startswith("make ") and not training.search(line)]
 
 

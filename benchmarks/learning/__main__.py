@@ -2,10 +2,12 @@
 
     python -m benchmarks.learning distill [--seeds N] [--steps N] [--quick] [--json FILE]
     python -m benchmarks.learning grpo [--quick] [--json FILE]
+    python -m benchmarks.learning prm [--quick] [--json FILE]
 
 `distill` trains a teacher of some 100,000 parameters on worked sums, then students with and without its token
 distributions, and compares them on held-out problems: see `distill.toml` for the sizes. `grpo` trains small
-distilled models with verifiable rewards, with and without each ingredient of the recipe: see `grpo.toml`. A
+distilled models with verifiable rewards, with and without each ingredient of the recipe: see `grpo.toml`.
+`prm` trains process reward models on a small policy's own solutions and votes with them: see `prm.toml`. A
 study that was stopped goes on where it was.
 """
 
@@ -18,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.learning import grpo_report, grpo_study, report
+from benchmarks.learning import grpo_report, grpo_study, prm, report
 from benchmarks.learning.grpo_settings import GRPO, GrpoStudy
 from benchmarks.learning.runs import read_result
 from benchmarks.learning.settings import DISTILL, DistillStudy
@@ -51,6 +53,9 @@ console = Console(soft_wrap=True, emoji=False, highlight=False)
 @app.callback()
 def commands() -> None:
     """Proofs that the training learns."""
+
+
+app.command("prm")(prm.study)
 
 
 @app.command()

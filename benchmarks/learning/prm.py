@@ -1,6 +1,6 @@
 """Proof that a process reward model learns, at a size that runs on two CPU cores in minutes.
 
-    python -m benchmarks.learning.prm study [--quick] [--json FILE]
+    python -m benchmarks.learning prm [--quick] [--json FILE]
 
 See `prm.toml` for the sizes. A study that was stopped goes on where it was.
 """

@@ -119,6 +119,11 @@ class SupervisedEngine:
         return self._max_context
 
     @property
+    def starts(self) -> int:
+        """Engines that were started so far."""
+        return self._starts
+
+    @property
     def serving(self) -> Serving:
         """What is served now, or was tried last."""
         return self._serving
