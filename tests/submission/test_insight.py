@@ -55,11 +55,11 @@ def test_by_hand(tmp_path: Path) -> None:
     assert seen.loss == 1 / 3
     assert seen.cached == 0.75
     assert (seen.calls, seen.failures, seen.opinions) == (9, 9, 3)
-    # One-way analysis of variance: rates 1/2, 1/4, 0 of 4: between 1/4 / 2, within (1 + 3/4) / 9.
-    between, within = 0.125, 1.75 / 9
+    # One-way analysis of variance of 1/2, 1/4 and 0 of 4: 4 (1/16 + 1/16) / 2 between, (1 + 3/4) / 9 within.
+    between, within = 0.25, 1.75 / 9
     rho = (between - within) / (between + 3 * within)
     assert seen.correlation is not None and abs(seen.correlation - rho) < 1e-12
-    assert seen.effective == 4
+    assert seen.effective is not None and abs(seen.effective - 4 / (1 + 3 * rho)) < 1e-12
 
 
 def test_nothing_is_made_up(tmp_path: Path) -> None:
