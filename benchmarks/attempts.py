@@ -126,6 +126,23 @@ POPULATIONS: dict[str, Population] = {
 }
 
 
+HELD_OUT: dict[str, tuple[Population, int, int]] = {
+    "held out: few, hard": (Population((1, 3), spread=1.5, length=0.8, scatter=0.4), 10, 101),
+    "held out: many, easy": (Population((5, 1), spread=3.0, length=0.9, effort=1.0), 80, 102),
+    "held out: strong rivals": (Population((2, 2), spread=0.2, blank=0.2, length=1.2), 50, 103),
+    "held out: blanks, longer": (Population((2, 2), spread=2.0, blank=0.7, length=1.3), 30, 104),
+    "held out: all or nothing": (Population((0.2, 0.4), spread=20.0, blank=0.8, length=0.7), 30, 105),
+    "held out: like the contest": (
+        Population((1.5, 1), spread=3.0, blank=0.3, length=0.7, effort=1.5),
+        50,
+        106,
+    ),
+    "held out: wide lengths": (Population((1.5, 1.5), spread=1.0, scatter=0.9, effort=0.5), 40, 107),
+    "held out: no effort": (Population((3, 2), spread=5.0, length=0.8, scatter=0.2, effort=0.0), 20, 108),
+}
+"""Population, number of problems and seed of sets that no setting of a policy was chosen on."""
+
+
 def make_attempts(population: Population, problems: int, pool: int, seed: int) -> Problems:
     """`pool` attempts at each of `problems` problems; the same arguments give the same attempts."""
     random = Random(f"{population}/{seed}")

@@ -3,9 +3,10 @@
 Two engines are loaded side by side: `vllm.LLM.generate` in one process, and a whole contest (gateway, server,
 votes, journal, streaming) in others. They take turns problem by problem, the first of the two changing each
 time, so that a machine whose speed drifts slows both alike. The answers' range admits no answer, so that no
-vote ends a problem early and both sides draw every token.
+vote ends a problem early and both sides draw every token. With a team that has tools (`--team tools`) the
+sandbox stands by; the small model hardly ever calls it, and how often it did is told.
 
-    python -m benchmarks.overhead --samples 8 --max-tokens 128
+    python -m benchmarks.overhead --samples 8 --max-tokens 128 [--team tools]
 """
 
 import json
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -26,14 +27,16 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.shared import ROOT
+from submission.agents.prompts import solver_chat
+from submission.agents.team import Role, Team, load_team
 from submission.cli import run
 from submission.engines.base import Message
 from submission.files import write_text
 from submission.gateway.rehearsal import Gateway
-from submission.journal import AnswerLine, read_journal
+from submission.journal import AnswerLine, SampleLine, read_journal
 from submission.local import Outputs, server_process
 from submission.problems import Problem, load_problems
-from submission.settings import ContestRules
+from submission.settings import ContestRules, SolverSettings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -60,6 +63,7 @@ def overhead(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", help="Completion tokens a sample at most.")
     ] = 128,
+    team: Annotated[str | None, typer.Option(help="Shipped team, or a team's file, of one role.")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
     """Time a contest against bare vLLM and print the ratio."""
@@ -68,18 +72,44 @@ def overhead(
 
         model = default_model()
     loaded = load_problems(problems, ContestRules())
+    role = only_role(team)
     with tempfile.TemporaryDirectory(prefix="aimo-overhead-") as folder:
-        pairs = measure(model.resolve(), loaded, samples, max_tokens, Path(folder))
-    figures = summary(pairs)
+        pairs, calls = measure(
+            model.resolve(), loaded, samples, max_tokens, Path(folder), team=team, role=role
+        )
+    figures: dict[str, float | str] = {**summary(pairs), "team": team or "solo", "calls": calls}
     _print(pairs, figures)
     if out is not None:
         write_text(out, json.dumps(figures, indent=2) + "\n")
 
 
+def only_role(team: str | None) -> Role:
+    """The one role of a team, whose prompt the bare engine gets too.
+
+    Raises:
+        ValueError: there is no such team, it has more roles, or its tool format changes the prompt.
+    """
+    roles = (Team() if team is None else load_team(team)).roles
+    if len(roles) != 1 or roles[0].tools not in {"none", "fenced"}:
+        raise ValueError(f"team {team!r}: the bare engine can be asked as one role without a tool template")
+    return roles[0]
+
+
 def measure(
-    model: Path, problems: Sequence[Problem], samples: int, max_tokens: int, folder: Path
-) -> list[Pair]:
-    """Both sides in turn over all problems; the first problem warms both up and is not counted."""
+    model: Path,
+    problems: Sequence[Problem],
+    samples: int,
+    max_tokens: int,
+    folder: Path,
+    *,
+    team: str | None,
+    role: Role,
+) -> tuple[list[Pair], int]:
+    """Both sides in turn over all problems; the first problem warms both up and is not counted.
+
+    Returns:
+        The pairs, and how often the contest's samples called a tool.
+    """
     settings = [
         *("rules.answer_min=99998", "rules.default_answer=99998", "rules.time_limit=36000"),
         *(f"solver.num_agents={samples}", f"solver.max_tokens={max_tokens}", "budget.cap=3600"),
@@ -91,6 +121,7 @@ def measure(
         ),
     ]
     options = [part for setting in settings for part in ("--set", setting)]
+    options += [] if team is None else ["--team", team]
     outputs = Outputs.beside(folder / "submission.parquet")
     socket = folder / "s"
     pairs: list[Pair] = []
@@ -107,19 +138,20 @@ def measure(
         )
         rows = gateway.run([problems[0], *problems])
         next(rows)  # the model loads and warms up
-        _ask(bare, problems[0].text, samples, max_tokens)
+        _ask(bare, role, problems[0].text, samples, max_tokens)
         for number, problem in enumerate(track(problems, console=console, description="problems")):
             # Asking the contest's row is what makes the gateway send the problem.
             if number % 2:
                 row = next(rows)
-                reply = _ask(bare, problem.text, samples, max_tokens)
+                reply = _ask(bare, role, problem.text, samples, max_tokens)
             else:
-                reply = _ask(bare, problem.text, samples, max_tokens)
+                reply = _ask(bare, role, problem.text, samples, max_tokens)
                 row = next(rows)
             tokens = _tokens_of_last(outputs.journal)
             pairs.append(Pair(reply["seconds"], reply["tokens"], row.seconds, tokens))
         gateway.close()
-    return pairs
+    calls = sum(len(line.calls) for line in read_journal(outputs.journal).of(SampleLine))
+    return pairs, calls
 
 
 def _tokens_of_last(journal: Path) -> int:
@@ -141,9 +173,12 @@ def _bare(model: Path, folder: Path) -> Iterator["subprocess.Popen[str]"]:
             process.wait(60)
 
 
-def _ask(bare: "subprocess.Popen[str]", text: str, samples: int, max_tokens: int) -> dict[str, Any]:
+def _ask(
+    bare: "subprocess.Popen[str]", role: Role, text: str, samples: int, max_tokens: int
+) -> dict[str, Any]:
     assert bare.stdin is not None and bare.stdout is not None
-    bare.stdin.write(json.dumps({"text": text, "samples": samples, "max_tokens": max_tokens}) + "\n")
+    chat = [asdict(turn) for turn in solver_chat(role, SolverSettings().system_prompt, text)]
+    bare.stdin.write(json.dumps({"chat": chat, "samples": samples, "max_tokens": max_tokens}) + "\n")
     bare.stdin.flush()
     for line in bare.stdout:
         if line.startswith("{"):  # the engine's own prints go past
@@ -156,7 +191,7 @@ def serve_bare(model: Path, requests: IO[str]) -> None:
     """The peer: `LLM.generate` with the contest's own engine arguments and prompts, one call a problem."""
     from submission.engines.vllm_engine import engine_arguments, prepare_environment
     from submission.offline import go_offline
-    from submission.settings import EngineSettings, SolverSettings
+    from submission.settings import EngineSettings
 
     settings = EngineSettings(max_model_len=2048, max_num_seqs=64, cpu_kv_cache_gib=1)
     go_offline()
@@ -172,7 +207,7 @@ def serve_bare(model: Path, requests: IO[str]) -> None:
     tokenizer = ChatTokenizer(model)
     for line in requests:
         request = json.loads(line)
-        chat = [Message("system", SolverSettings().system_prompt), Message("user", request["text"])]
+        chat = [Message(**turn) for turn in request["chat"]]
         prompt = {"prompt_token_ids": tokenizer.encode_chat(chat)}
         sampling = [
             SamplingParams(temperature=1.0, max_tokens=request["max_tokens"], seed=seed, logprobs=0)
@@ -202,7 +237,7 @@ def summary(pairs: Sequence[Pair]) -> dict[str, float]:
     }
 
 
-def _print(pairs: Sequence[Pair], figures: dict[str, float]) -> None:
+def _print(pairs: Sequence[Pair], figures: dict[str, float | str]) -> None:
     table = Table(title="Contest against bare vLLM")
     for name in ("problem", "bare s", "tokens", "contest s", "tokens", "ratio at equal tokens"):
         table.add_column(name, justify="right")
@@ -215,7 +250,8 @@ def _print(pairs: Sequence[Pair], figures: dict[str, float]) -> None:
     console.print(table)
     console.print(
         f"all: bare {figures['bare_seconds']:.1f} s, contest {figures['contest_seconds']:.1f} s, "
-        f"[bold]ratio {figures['ratio']:.3f}[/], median {figures['median_ratio']:.3f} (aim: 1.05)",
+        f"[bold]ratio {figures['ratio']:.3f}[/], median {figures['median_ratio']:.3f} (aim: 1.05); "
+        f"{figures['calls']} tool calls",
         highlight=False,
     )
 

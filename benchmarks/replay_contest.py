@@ -41,7 +41,9 @@ def replay_contest(
     limited = math.isfinite(engine_seconds)
     wall_limit = engine_seconds / concurrency
     fair = wall_limit / len(problems)
-    ledger = Ledger(wall_limit, 0.0, 0.0, fair / 2, 3 * fair, len(problems))
+    # A problem has its fair share and what those before it saved. There is no cap: a limit that a majority of
+    # eight does not have would cut off attempts that it lets end.
+    ledger = Ledger(wall_limit, 0.0, 0.0, fair, math.inf, len(problems))
     right = started = 0
     used = wall = 0.0
     ended: list[float] = []

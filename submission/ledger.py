@@ -14,15 +14,17 @@ from dataclasses import dataclass
 
 UNKNOWN_SHARE = 1 / 10
 """Most of what is left for one problem, where nobody knows how many are to come."""
-SPARE_SHARE = 1 / 4
+SPARE_SHARE = 1 / 10
 """Of what is left, kept for problems that nobody announced."""
 RESTART_SHARE = 1 / 10
 """Most of what is left that is kept for a restart: near the end there is nothing to restart for."""
-TIME_VALUE = 0.02
+TIME_VALUE = 0.045
 """Right answers that one problem's fair share of time is worth at the margin, in a contest that uses just
-what it has. Doubling the attempts at every problem wins a few answers in a hundred once there are some."""
-PRICE_RANGE = 4.0
-"""Most that the price moves up or down with the time that problems have been taking."""
+what it has. Chosen by replay, where anything from 0.04 to 0.06 does; a little dear, since what one problem
+saves the next one can use, but nothing helps the last when there is no time."""
+MOST_CHEAP, MOST_DEAR = 8.0, 1.5
+"""Most that the price falls and rises with the time that problems have been taking. It rises less: a price
+that follows a few hard problems at the beginning gives up the easy votes that come after them."""
 
 PRIOR_PROBLEMS = 3
 """A few hard problems at the beginning say little of the others."""
@@ -101,12 +103,12 @@ class Ledger:
 
         In a contest that uses just what it has, a problem's fair share is worth `TIME_VALUE`. It is worth
         less where problems have been taking less than is now there for each, since what is left at the end is
-        worth nothing, and more where they have been taking more: in proportion to the square of that ratio,
-        with the fair share as `PRIOR_PROBLEMS` more observations.
+        worth nothing, and more where they have been taking more: in proportion to the square of that
+        ratio, within `MOST_CHEAP` and `MOST_DEAR`, with the fair share as `PRIOR_PROBLEMS` more observations.
         """
         fair = self.fair_seconds(facts)
         if fair <= 0:
             return math.inf
         usual = (facts.solving + PRIOR_PROBLEMS * fair) / (facts.answered + PRIOR_PROBLEMS)
-        scarcity = min(max((usual / fair) ** 2, 1 / PRICE_RANGE), PRICE_RANGE)
+        scarcity = min(max((usual / fair) ** 2, 1 / MOST_CHEAP), MOST_DEAR)
         return TIME_VALUE * scarcity / fair

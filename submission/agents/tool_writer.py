@@ -12,11 +12,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from submission.agents.formats import Fenced, TextEngine, ToolFormat
+from submission.agents.formats import Call, Fenced, TextEngine, ToolFormat
 from submission.engines.base import EngineError, FinishReason, SampleRequest
 
 NO_BLOCK = "Error: no whole block of python code stands before this output."
 NO_ROUNDS = "Error: no more code can be run. Give the answer now."
+LONG_ROUND = 1_000
+"""Tokens of a round that may take a millisecond to read."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ async def write_with_tools(
     output_chars: int = 2_000,
     tool_format: ToolFormat | None = None,
     written: Written | None = None,
+    turn: asyncio.Lock | None = None,
 ) -> Written:
     """Write one sample, running its code.
 
@@ -101,6 +104,8 @@ async def write_with_tools(
         output_chars: of one output at most.
         tool_format: how the model calls its tool; fenced blocks by default.
         written: is filled as it goes; a new one by default.
+        turn: shared by the samples of one event loop: long rounds that end together are then read one a turn
+            of the loop, which takes milliseconds each.
 
     Raises:
         EngineError: the engine lost the sample.
@@ -113,8 +118,9 @@ async def write_with_tools(
             break
         begun = len(written.ids)
         finish = await _round(engine, _asked(request, form, written, number, left), written)
-        call = form.call(engine, written.ids[begun:])
-        if finish == "length" or call is None:
+        # Samples that reach their length do so together: none is read in vain.
+        call = await _call(form, engine, written.ids[begun:], turn) if finish != "length" else None
+        if call is None:
             written.finish = finish
             return written
         output = await _output(call.code, runner, written, allowed=number < rounds)
@@ -129,6 +135,18 @@ async def write_at_once(engine: TextEngine, request: SampleRequest, written: Wri
     """Write one sample that has no tool; see `write_with_tools`."""
     written.finish = await _round(engine, request, written)
     return written
+
+
+async def _call(
+    form: ToolFormat, engine: TextEngine, ids: Sequence[int], turn: asyncio.Lock | None
+) -> Call | None:
+    """The call at the end of a round."""
+    if turn is None or len(ids) < LONG_ROUND:
+        return form.call(engine, ids)
+    async with turn:
+        call = form.call(engine, ids)
+        await asyncio.sleep(0)
+        return call
 
 
 def _asked(

@@ -1,99 +1,76 @@
-"""What further attempts are worth: the optimal stopping of a vote whose answers are unknown beforehand.
+"""What further attempts may change: a vote whose answers are unknown beforehand, drawn to its end.
 
 Attempts at one problem are alike but not independent: some problems draw one answer again and again, others
-a new one each time. The Chinese restaurant process says so with one number, theta: after n attempts the next
+a new one each time. The Chinese restaurant process says so with one number, theta: after n votes the next
 one repeats an answer with c votes with probability c / (n + theta) and gives a new one with probability
 theta / (n + theta). Theta is not known, so it gets a prior that is flat in its logarithm, from 1/2 to 512: it
 leans towards disagreement, so that agreement has to show itself. The posterior follows from Ewens' sampling
-formula and depends on nothing but the number of attempts and of different answers among them:
+formula and depends on nothing but the number of votes and of different answers among them:
 
-    P(n attempts, m different answers | theta)  ~  theta^m / (theta (theta + 1) ... (theta + n - 1))
+    P(n votes, m different answers | theta)  ~  theta^m / (theta (theta + 1) ... (theta + n - 1))
 
-An answer counts as right with the probability that the next attempt repeats it. Stopping is worth the
-leader's probability; one more attempt costs `cost`; the best of both follows by backward induction over the
-vote counts. Attempts without an answer thin out those that vote, so each vote costs more; where there are no
-others, they also count as answers that nobody shares, since attempts at one problem tend to fail together.
-The range of theta was chosen by hand among five, by what they did on recorded and made-up attempts.
+An attempt without an answer is a missing vote; its probability is Krichevsky and Trofimov's estimate.
 
 Ewens 1972, "The sampling theory of selectively neutral alleles"; Antoniak 1974, "Mixtures of Dirichlet
-processes"; DeGroot 1970, "Optimal Statistical Decisions", ch. 12 (the induction).
+processes"; Krichevsky and Trofimov 1981, "The performance of universal encoding".
 """
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 THETAS = tuple(2.0**power for power in range(-1, 10))
-HORIZON = 8
-"""Attempts looked ahead at most: the states grow with the partitions of the votes."""
+CHANGE = 0.1
+"""Right answers that a leader loses by being overtaken at all, beyond the difference in votes: the majority
+is right more often than its share of the votes says, and what is overtaken was not the majority."""
 
 Counts = tuple[int, ...]
 
 
-class Prospects(NamedTuple):
-    """What a vote promises.
+def gain(counts: Counts, blanks: int, draws: int) -> float:
+    """Right answers that the leader of the vote stands to lose to the leader after `draws` more attempts.
+
+    An answer is taken to be right with the probability of its share of all attempts at the end; overtaking
+    wins `CHANGE` on top of the difference. Of answers that end level with the old leader, one of which is
+    picked at random, any of the others wins `CHANGE` alone. No answer counts as a leader without votes.
 
     Args:
-        now: probability that the leader is right.
-        value: the same after the best way on, less its cost; at least `now`.
-        needed: fewest further votes after which stopping may be best; 0 if it is best now.
-    """
-
-    now: float
-    value: float
-    needed: int
-
-
-def prospects(counts: Counts, blanks: int, cost: float, attempts: int) -> Prospects:
-    """Look ahead from a vote.
-
-    Args:
-        counts: votes of the different answers, in any order.
+        counts: votes of the different answers, in any order; of equal ones the leader is any.
         blanks: attempts that gave no answer.
-        cost: of one further attempt, in right answers, above 0.
-        attempts: how many more there can be; with none left, stopping is best.
+        draws: further attempts.
     """
-    # Attempts for each vote, by Laplace's rule of succession.
-    answered = sum(counts)
-    thinned = (answered + blanks + 1) / (answered + 1)
-    votes = min(math.ceil(attempts / thinned), HORIZON)
-    unshared = 0 if counts else blanks
-    return _prospects(tuple(sorted(counts, reverse=True)), unshared, _rounded(cost * thinned), votes)
-
-
-def _rounded(cost: float) -> float:
-    """Two significant digits: more would only fill the cache."""
-    return float(f"{max(cost, 1e-9):.1e}")
+    first, *others = sorted(counts, reverse=True) or [0]
+    return _gain(first, tuple(others), blanks, draws)
 
 
 # A problem visits some hundred states; the bound only guards a process that lives for days.
 @lru_cache(maxsize=200_000)
-def _prospects(counts: Counts, blanks: int, cost: float, attempts: int) -> Prospects:
-    repeat = _repeat(len(counts) + blanks, sum(counts) + blanks)
-    now = (counts[0] if counts else 0) * repeat
-    if attempts == 0:
-        return Prospects(now, now, 0)
-    value, needed = -cost, attempts
-    for index, count in enumerate(counts):
-        if index and count == counts[index - 1]:
+def _gain(leader: int, others: Counts, blanks: int, draws: int) -> float:
+    best = others[0] if others else 0
+    if leader > best + draws or not (best or draws):
+        return 0.0
+    votes = leader + sum(others)
+    if draws == 0:
+        if best == leader:
+            level = others.count(best)
+            return CHANGE * level / (level + 1)
+        return CHANGE + (best - leader) / (votes + blanks)
+    blank = (blanks + 0.5) / (votes + blanks + 1)
+    repeat = _repeat(len(others) + (leader > 0), votes) if votes else 0.0
+    value = leader * repeat * _gain(leader + 1, others, blanks, draws - 1)
+    for index, count in enumerate(others):
+        if index and count == others[index - 1]:
             continue
         # Equal counts stay sorted when the first of them grows.
-        after = (*counts[:index], count + 1, *counts[index + 1 :])
-        then = _prospects(after, blanks, cost, attempts - 1)
-        value += counts.count(count) * count * repeat * then.value
-        needed = min(needed, 1 + then.needed)
-    then = _prospects((*counts, 1), blanks, cost, attempts - 1)
-    value += (1 - sum(counts) * repeat) * then.value
-    needed = min(needed, 1 + then.needed)
-    return Prospects(now, value, needed) if value > now else Prospects(now, now, 0)
+        after = (*others[:index], count + 1, *others[index + 1 :])
+        value += others.count(count) * count * repeat * _gain(leader, after, blanks, draws - 1)
+    value += (1 - votes * repeat) * _gain(leader, (*others, 1), blanks, draws - 1)
+    return (1 - blank) * value + blank * _gain(leader, others, blanks + 1, draws - 1)
 
 
 @lru_cache(maxsize=10_000)
-def _repeat(different: int, attempts: int) -> float:
-    """E[1 / (n + theta)] under the posterior: probability that the next attempt repeats one given attempt."""
-    logs = [
-        different * math.log(theta) + math.lgamma(theta) - math.lgamma(theta + attempts) for theta in THETAS
-    ]
+def _repeat(different: int, votes: int) -> float:
+    """E[1 / (n + theta)] under the posterior: probability that the next vote repeats one given vote."""
+    logs = [different * math.log(theta) + math.lgamma(theta) - math.lgamma(theta + votes) for theta in THETAS]
     weights = [math.exp(log - max(logs)) for log in logs]
-    mean = sum(weight / (attempts + theta) for weight, theta in zip(weights, THETAS, strict=True))
+    mean = sum(weight / (votes + theta) for weight, theta in zip(weights, THETAS, strict=True))
     return mean / sum(weights)

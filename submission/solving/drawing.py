@@ -13,10 +13,13 @@ from submission.agents.tool_writer import Written, write_at_once, write_with_too
 from submission.answers import contest_answer
 from submission.engines.base import Engine, Message, SampleRequest, Sampling
 from submission.settings import ContestRules, SolverSettings
-from submission.solving.sample import Sample
+from submission.solving.aside import Aside
+from submission.solving.sample import Finish, Sample
 
 LEAST_COMPLETION = 16
 """Fewer completion tokens than this are not worth a sample: the prompt is too long for the context."""
+LONG = 2_000
+"""Characters from which a text is read beside the event loop: hostile ones take a microsecond a character."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Drawer:
         self.rules = rules
         self._seats = seats
         self._formats: dict[str, ToolFormat] = {}
+        self._aside = Aside()
+        self._turn = asyncio.Lock()
 
     def ask(self, role: Role, chat: Sequence[Message]) -> Asked | str:
         """Render a prompt; why it cannot be answered, where it cannot."""
@@ -77,18 +82,19 @@ class Drawer:
             problem=key,
             attempt=sample.attempt,
         )
+        finish: Finish = "aborted"
         try:
             await self._write(request, role, written)
             assert written.finish is not None
-            sample.finish = written.finish
+            finish = written.finish
         except asyncio.CancelledError:
-            sample.finish = "aborted"
+            sample.finish = "aborted"  # at once: the policy may be asked before it is read
             raise
         except Exception as error:  # noqa: BLE001 - whatever an engine throws costs this sample alone
-            sample.finish, sample.error = "error", f"{type(error).__name__}: {error}"
+            finish, sample.error = "error", f"{type(error).__name__}: {error}"
         finally:
             sample.seconds = loop.time() - begun
-            self.read(sample, written)
+            await self._read(sample, written, finish)
 
     async def _write(self, request: SampleRequest, role: Role, written: Written) -> None:
         form = self._format(role)
@@ -105,6 +111,7 @@ class Drawer:
                 output_chars=role.output_chars,
                 tool_format=form,
                 written=written,
+                turn=self._turn,
             )
         finally:
             runner.close()
@@ -120,8 +127,21 @@ class Drawer:
             seed=settings.seed + attempt,
         )
 
-    def read(self, sample: Sample, written: Written) -> None:
-        """Put what was written so far into the sample, its answer included."""
+    async def _read(self, sample: Sample, written: Written, finish: Finish) -> None:
+        """`read`, beside the event loop where the text is long."""
+        if len(written.text) < LONG:
+            self.read(sample, written, finish)
+            return
+        try:
+            await self._aside.do(lambda: self.read(sample, written, finish))
+        except asyncio.CancelledError:
+            self.read(sample, written, finish)
+            # What had ended by itself stays so, though it was cut off while it was read.
+            if finish == "aborted":
+                raise
+
+    def read(self, sample: Sample, written: Written, finish: Finish) -> None:
+        """Put what was written so far into the sample, its answer included, and how it ended."""
         sample.text = written.text
         sample.tokens = sum(written.mask)
         sample.tool_tokens = len(written.mask) - sample.tokens
@@ -134,5 +154,6 @@ class Drawer:
             self.rules.answer_min,
             self.rules.answer_max,
             # A text that was cut off ends anywhere: its last number says nothing.
-            last_number=self.settings.last_number and sample.finish in {"stop", "length", "error"},
+            last_number=self.settings.last_number and finish in {"stop", "length", "error"},
         )
+        sample.finish = finish

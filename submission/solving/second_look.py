@@ -21,6 +21,8 @@ CHARS_PER_TOKEN = 3
 """Of a mathematical text, cautiously: what is cut too short is better than a prompt that does not fit."""
 MOST_ANSWERS = 4
 """Answers that are looked at: those with the most votes."""
+LONGEST = 16_000
+"""Characters of all write-ups in a prompt: tokenizing it holds up the event loop."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class SecondLook:
 
     async def ask(self, samples: Sequence[Sample], deadline: float) -> tuple[Opinion, ...]:
         """Every opinion that came before `deadline` (loop time); none where all answers agree."""
-        questions = self._questions(samples)
+        questions = await self._questions(samples)
         if not questions:
             return ()
         tasks = [asyncio.create_task(self._answer(question)) for question in questions]
@@ -71,7 +73,7 @@ class SecondLook:
             await asyncio.wait(late, timeout=1.0)
         return tuple(task.result() for task in tasks if task in done and not task.cancelled())
 
-    def _questions(self, samples: Sequence[Sample]) -> list[_Question]:
+    async def _questions(self, samples: Sequence[Sample]) -> list[_Question]:
         answers = split([sample.answer for sample in samples])
         if not answers:
             return []
@@ -79,11 +81,13 @@ class SecondLook:
         found: list[_Question] = []
         for role in self._team.of("verify"):
             for answer, sample in zip(answers, best, strict=True):
+                await asyncio.sleep(0)  # one prompt a turn of the loop
                 text = clipped(write_up(sample.text), self._room(role, 1))
                 asked = self._drawer.ask(role, verifier_chat(role, self._problem, text, answer))
                 found += [_Question(role, asked, (answer,))] * role.share if isinstance(asked, Asked) else []
         for role in self._team.of("select"):
             for turn in range(role.share):
+                await asyncio.sleep(0)
                 # Each turn in another order: models favour places.
                 order = [(place + turn) % len(answers) for place in range(len(answers))]
                 texts = [clipped(write_up(best[place].text), self._room(role, len(order))) for place in order]
@@ -93,11 +97,11 @@ class SecondLook:
         return found
 
     def _room(self, role: Role, texts: int) -> int:
-        """Characters that each of so many write-ups may have: half of the context is theirs."""
+        """Characters that each of so many write-ups may have: half of the context, at most `LONGEST`."""
         allowance = role.max_tokens or self._drawer.settings.max_tokens
         context = self._drawer.engine.max_context
         tokens = max(context // 4, min(context // 2, context - allowance) - len(self._problem) // 2)
-        return max(200, CHARS_PER_TOKEN * tokens // texts)
+        return max(200, min(LONGEST, CHARS_PER_TOKEN * tokens) // texts)
 
     async def _answer(self, question: _Question) -> Opinion:
         self._asked += 1

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import fmean
 
 from submission.agents.prompts import solver_chat
@@ -18,6 +19,7 @@ from submission.engines.base import Engine
 from submission.policies import Policy, Running, Situation
 from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestRules, SolverSettings
+from submission.solving.aside import Aside
 from submission.solving.choosing import Choice, choose
 from submission.solving.deciding import make_policy
 from submission.solving.drawing import Asked, Drawer
@@ -131,6 +133,7 @@ class _Run:
         self._tasks: dict[asyncio.Task[None], Sample] = {}
         self._look: SecondLook | None = None
         self._opinions: tuple[Opinion, ...] = ()
+        self._aside = Aside()
         self._scoring = Scoring(solver.scorer, text) if solver.scorer is not None else None
 
     def prepare(self) -> str:
@@ -161,7 +164,8 @@ class _Run:
         loop = asyncio.get_running_loop()
         while True:
             situation = self._situation(deadline - loop.time())
-            decision = self._solver.policy(situation)
+            # A policy that looks ahead may take a tenth of a second.
+            decision = await self._aside.do(partial(self._solver.policy, situation))
             if decision.stop:
                 return decision.stop
             for task, sample in self._tasks.items():
@@ -247,8 +251,7 @@ class _Run:
             await asyncio.wait(self._tasks, timeout=ABORT_SECONDS)
         self._gather()
         for sample in self._tasks.values():  # deaf to the abort: what it wrote so far is all there will be
-            sample.finish = "aborted"
-            self._solver.drawer.read(sample, self._written[sample.attempt])
+            self._solver.drawer.read(sample, self._written[sample.attempt], "aborted")
             self._on_sample(sample)
         self._tasks.clear()
 

@@ -1,6 +1,9 @@
 """The replay on cases worked out by hand, and what the kit's own policy is held to on recorded attempts."""
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +19,11 @@ from benchmarks.policies import (
     equal_time,
     play_all,
     row,
+    section,
 )
 from benchmarks.replay import replay
 from benchmarks.replay_contest import replay_contest
+from benchmarks.shared import ROOT
 from submission.policies import Situation, adaptive_consistency, first_agree, fixed, ours
 
 SharedData = Callable[[str], Path]
@@ -121,6 +126,19 @@ def test_draws_are_the_same_for_every_policy() -> None:
     assert list(draws(problems, 1, 1)) != list(draws(problems, 1, 2))
 
 
+def test_the_command_writes_what_the_page_shows(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks.policies", "--replays", "20", "--seed", "3"]
+    subprocess.run([*command, "--only", "held out: few", "--json", str(out)], check=True, cwd=ROOT)
+    figures = json.loads(out.read_text(encoding="utf-8"))
+    assert figures["seed"] == 3
+    assert [(one["name"], one["replays"]) for one in figures["sets"]] == [("held out: few, hard", 2)]
+    page = section(figures)
+    assert page[-1].startswith("| held out: few, hard | 10 | 2 |")
+    columns = {line.count("|") for line in page if line.startswith("|")}
+    assert columns == {11}
+
+
 def held_to_its_aim(problems: list[list[Attempt]], replays: int, slack: float) -> None:
     rows = {found.policy: found for found in compare(problems, replays)}
     found, equal = rows["ours"], list(rows.values())[-1]
@@ -136,3 +154,10 @@ def held_to_its_aim(problems: list[list[Attempt]], replays: int, slack: float) -
 def test_ours_holds_the_demand_on_recorded_attempts(shared_data: SharedData, name: str) -> None:
     problems = read_attempts(shared_data(RECORDINGS[name]))
     held_to_its_aim(problems, 800 // len(problems), slack=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hard, right are shorter", "many without an answer"])
+def test_ours_loses_little_where_stopping_early_is_worst(name: str) -> None:
+    problems = make_attempts(POPULATIONS[name], 40, 64, seed=1)
+    held_to_its_aim(problems, 30, slack=0.02)

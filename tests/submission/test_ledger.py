@@ -52,8 +52,8 @@ def test_an_unknown_number_takes_a_tenth_of_the_rest() -> None:
 
 def test_the_last_announced_problem_leaves_something_for_one_that_nobody_announced() -> None:
     rule = ledger(cap=1e9)
-    # 1,000 left for the last of fifty: three quarters. The one after it is one of an unknown number.
-    assert rule.problem_seconds(Facts(elapsed=16_200, answered=49)) == 750
+    # 1,000 left for the last of fifty: nine tenths. The one after it is one of an unknown number.
+    assert rule.problem_seconds(Facts(elapsed=16_200, answered=49)) == 900
     assert rule.problem_seconds(Facts(elapsed=16_950, answered=50)) == 25
 
 
@@ -70,17 +70,17 @@ def test_loading_is_no_problems_loss_alone() -> None:
     loaded = Facts(elapsed=900)
     assert ledger().problem_seconds(loaded) == 900
     assert ledger().fair_seconds(loaded) == 16_300 / 50
-    assert ledger().price(loaded) == pytest.approx(0.02 / (16_300 / 50))
+    assert ledger().price(loaded) == pytest.approx(0.045 / (16_300 / 50))
 
 
 def test_a_second_is_cheap_after_easy_problems_and_dear_after_hard_ones() -> None:
     rule = ledger(reserve=0.0, time_limit=10_000.0, expected_problems=10)
     # Four problems took 1,000 each, as the fair share says; 6,000 for six is 1,000 each still.
-    assert rule.price(Facts(4_000, 4, 4_000)) == pytest.approx(0.02 / 1_000)
+    assert rule.price(Facts(4_000, 4, 4_000)) == pytest.approx(0.045 / 1_000)
     # They took 250 each: fair is 1,500; with three fair shares the mean is 5,500 / 7, that is 11 / 21 of it.
-    assert rule.price(Facts(1_000, 4, 1_000)) == pytest.approx(0.02 / 1_500 * (11 / 21) ** 2)
-    # They took 2,200 each: fair is 200; the mean is 9,400 / 7, nearly seven times: its square is cut to 4.
-    assert rule.price(Facts(8_800, 4, 8_800)) == pytest.approx(0.02 / 200 * 4)
+    assert rule.price(Facts(1_000, 4, 1_000)) == pytest.approx(0.045 / 1_500 * (11 / 21) ** 2)
+    # They took 2,200 each: fair is 200; the mean is 9,400 / 7, nearly seven times: its square is cut to 1.5.
+    assert rule.price(Facts(8_800, 4, 8_800)) == pytest.approx(0.045 / 200 * 1.5)
 
 
 @given(

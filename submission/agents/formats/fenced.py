@@ -12,7 +12,7 @@ from submission.engines.base import Message
 
 OUTPUT_MARK = "```output"
 """Where the model expects the output of its code: the stop string of a round."""
-_BLOCK = re.compile(r"^```(?:python|py)[ \t]*\n(.*?)^```[ \t]*$", flags=re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```(python|py)?[ \t]*$", flags=re.MULTILINE)
 
 
 class Fenced:
@@ -46,12 +46,18 @@ def code_to_run(text: str) -> str | None:
         The code, or None where there is no whole block there (none at all, one cut off, prose after it, or
         one over `MAX_CODE_CHARS`): half a block is never run.
     """
-    last = None
-    for found in _BLOCK.finditer(text):
-        last = found
-    if last is None or text[last.end() :].strip() or len(last[1]) > MAX_CODE_CHARS:
+    # Fence by fence: one pattern for a whole block would look for the end anew from every fence that opens
+    # one, which took seconds of the contest's event loop on a text of nothing but these.
+    opened: re.Match[str] | None = None
+    code, end = None, 0
+    for fence in _FENCE.finditer(text):
+        if opened is None:
+            opened = fence if fence[1] else None
+        elif not fence[1]:
+            code, end, opened = text[opened.end() + 1 : fence.start()], fence.end(), None
+    if code is None or text[end:].strip() or len(code) > MAX_CODE_CHARS:
         return None
-    return last[1]
+    return code
 
 
 def output_block(output: str, limit: int) -> str:

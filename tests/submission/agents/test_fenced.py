@@ -1,5 +1,8 @@
 """Which code is run, and how its output comes back."""
 
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +29,24 @@ from submission.agents.formats.fenced import code_to_run, output_block
 )
 def test_code_to_run(text: str, code: str | None) -> None:
     assert code_to_run(text) == code
+
+
+BLOCK = re.compile(r"^```(?:python|py)[ \t]*\n(.*?)^```[ \t]*$", flags=re.DOTALL | re.MULTILINE)
+PIECES = ["```", "```python", "```py", "python", "x = 1", "\n", "\n", "\n", " ", "\t"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+def test_blocks_are_those_of_one_pattern(text: str) -> None:
+    blocks = list(BLOCK.finditer(text))
+    whole = blocks and not text[blocks[-1].end() :].strip()
+    assert code_to_run(text) == (blocks[-1][1] if whole else None)
+
+
+@pytest.mark.parametrize("line", ["```python\n", "```python\nx\n", "```py \n```python", "```\n", "\n"])
+def test_time_is_linear_in_any_text(line: str) -> None:
+    begun = time.process_time()
+    code_to_run(line * (400_000 // len(line)))
+    assert time.process_time() - begun < 2  # a pattern for whole blocks took minutes
 
 
 def test_output_by_hand() -> None:

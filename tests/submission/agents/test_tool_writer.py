@@ -8,7 +8,15 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from submission.agents.tool_writer import NO_BLOCK, NO_ROUNDS, ToolOutput, Written, write_with_tools
+from submission.agents.formats import Call, Fenced, TextEngine
+from submission.agents.tool_writer import (
+    LONG_ROUND,
+    NO_BLOCK,
+    NO_ROUNDS,
+    ToolOutput,
+    Written,
+    write_with_tools,
+)
 from submission.engines.base import Chunk, EngineError, SampleRequest, Sampling
 
 END = 0
@@ -163,3 +171,55 @@ def test_a_lost_round_is_an_engine_error() -> None:
 
     with pytest.raises(EngineError, match="after 1 tokens without a reason"):
         write(Lost())
+
+
+def test_long_rounds_that_end_together_are_read_one_a_turn_of_the_loop() -> None:
+    turns: list[int] = []
+    now = 0
+
+    class Noted(Fenced):
+        def call(self, engine: TextEngine, ids: Sequence[int]) -> Call | None:
+            turns.append(now)
+            return super().call(engine, ids)
+
+    async def count() -> None:
+        nonlocal now
+        while True:
+            await asyncio.sleep(0)
+            now += 1
+
+    async def main(text: str) -> list[Written]:
+        nonlocal now
+        now = 0
+        turns.clear()
+        counting, lock = asyncio.create_task(count()), asyncio.Lock()
+        writing = [
+            write_with_tools(
+                Script(text, "\\boxed{42}"),
+                SampleRequest("s", PROMPT, Sampling(max_tokens=20_000)),
+                Runner(),
+                rounds=2,
+                tool_format=Noted(),
+                turn=lock,
+            )
+            for _ in range(4)
+        ]
+        written = await asyncio.gather(*writing)
+        counting.cancel()
+        return written
+
+    for text, apart in (("x\n" * LONG_ROUND + CODE, True), (CODE, False)):
+        written = asyncio.run(main(text))
+        assert [one.calls for one in written] == [1] * 4
+        first = turns[:4]
+        assert (len(set(first)) == 4) is apart, first
+
+
+def test_a_round_that_the_length_cut_is_not_read() -> None:
+    class Unread(Fenced):
+        def call(self, engine: TextEngine, ids: Sequence[int]) -> Call | None:
+            raise AssertionError("read in vain")
+
+    request = SampleRequest("s", PROMPT, Sampling(max_tokens=20))
+    written = asyncio.run(write_with_tools(Script(CODE), request, Runner(), rounds=2, tool_format=Unread()))
+    assert (written.finish, written.calls) == ("length", 0)

@@ -175,6 +175,22 @@ def test_what_is_nearly_done_may_end_where_a_new_attempt_would_not_begin() -> No
     pytest.fail("no price at which an attempt under way is let end and no new one begun")
 
 
+def test_a_shorter_leader_is_believed_sooner() -> None:
+    def drawn(leader: float, rival: float) -> Decision:
+        seconds = {7: leader, 8: rival}
+        finished = tuple(Candidate(answer, seconds=seconds[answer]) for answer in [7, 7, 7, 8, 8, 7, 8, 7])
+        return ours(Situation(finished=finished, max_attempts=16, price=0.0045, typical_seconds=10.0))
+
+    assert drawn(leader=14.0, rival=7.0).run
+    assert drawn(leader=7.0, rival=14.0) == Decision(stop="agree", answer=7)
+
+
+def test_few_attempts_run_side_by_side_where_time_is_short() -> None:
+    # 80 seconds of the machine are 8 attempts of ten, twice over 4; 30 are 3, and 1 twice over.
+    assert ours(Situation(**priced(0.003), seconds_left=80 / 8)).run == 3
+    assert ours(Situation(**priced(0.003), seconds_left=30 / 8)).run == 1
+
+
 def test_the_verifier_is_asked_about_competing_answers_only_and_once() -> None:
     split = situation([7, 7, 8, 8], max_attempts=4, verifier_seconds=5.0, price=0.001)
     assert ours(split) == Decision(verify=True)
