@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import faults, grpo, policies, prm, prm_speed, sandbox, step_labels
+from benchmarks import faults, grpo, loop_lag, policies, prm, prm_speed, sandbox, step_labels, tools
 from benchmarks.learning import grpo_report, prm_report, report
 from benchmarks.shared import ROOT
 from submission.cli import run
@@ -113,6 +113,9 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "sft": ("Fine-tuning", sft_section),
     "grpo": ("GRPO", grpo.section),
     "sandbox": ("Sandbox", sandbox.section),
+    "tools": ("A tool's worth", tools.section),
+    "loop_lag": ("The event loop", loop_lag.section),
+    "overhead_tools": ("The runtime's cost with idle tools", overhead_section),
     "faults": ("Contests with faults", faults.section),
     "policies": ("When to stop drawing", policies.section),
     "prm": ("Choosing by scores", prm.section_with_plot),
@@ -125,6 +128,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
 }
 _CLEAN = ("--set", "slips=0", "--folder", "build/learning/clean")
 COMMANDS = {
+    "overhead_tools": ("benchmarks.overhead", "--team", "tools"),
     "prm": ("benchmarks.prm", "--plot", "docs/prm.png"),
     "learning_prm": ("benchmarks.learning", "prm"),
     "learning": ("benchmarks.learning", "distill", "--plot", "docs/learning.png"),

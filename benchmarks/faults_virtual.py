@@ -223,10 +223,10 @@ async def _process(
     )
     contest.start()
     for name in names:
-        for _ in range(2 if plan.repeated else 1):
+        for again in (False, True) if plan.repeated else (False,):
             answer = await contest.answer(name, f"Problem {name}?")
             _check(plan, name, answer, played)
-            if plan.repeated and name in answers and answers[name] not in (answer, rules.default_answer):
+            if again and answers[name] not in (answer, rules.default_answer):
                 played.broken.append(f"{name}: repeated, {answers[name]} became {answer}")
             answers[name] = answer
     spent = loop.time() + offset

@@ -168,7 +168,7 @@ def test_importing_loads_nothing_heavy(package: str) -> None:
     assert {name: heavy for name, heavy in loaded_by(modules).items() if heavy} == {}
 
 
-@pytest.mark.parametrize("name", ["", ".answers", ".budget", ".settings", ".bundle", ".__main__"])
+@pytest.mark.parametrize("name", ["", ".answers", ".ledger", ".settings", ".bundle", ".__main__"])
 def test_light_modules_are_light_alone(name: str) -> None:
     module = f"submission{name}"
     assert loaded_by([module]) == {module: []}

@@ -18,7 +18,12 @@ SETS = "path/to/sets"
 SHORTER = {
     "train distill": ["batch.max_steps=3", "evaluation.every=2", "evaluation.rows=20"],
     "train grpo": ["batch.num_episodes=2", "batch.batch_size=2", "evaluation.every=2", "evaluation.rows=20"],
-    "train prm": ["evaluation.rows=8", "batch.max_steps=2", "evaluation.every=2", "data.validation_share=0.3"],
+    "train prm": [
+        "evaluation.rows=8",
+        "batch.max_steps=2",
+        "evaluation.every=2",
+        "data.validation_share=0.3",
+    ],
     "kit.steps": ["--max-tokens", "16", "--engine", "transformers"],
     "kit.traces": ["--max-tokens", "16", "--engine", "transformers"],
 }
@@ -61,7 +66,9 @@ def test_the_commands_run(tmp_path: Path) -> None:
     (tmp_path / "kit" / "recipes").symlink_to(ROOT / "kit" / "recipes")
     make_tiny_checkpoint(tmp_path / "checkpoint", max_positions=512)
     (tmp_path / "problems.csv").write_text("problem,answer\nWhat is 1+1?,2\nWhat is 2+2?,4\n")
-    lines = list(dict.fromkeys(commands("README.md") + commands("docs/training.md") + commands("docs/prm.md")))
+    lines = list(
+        dict.fromkeys(commands("README.md") + commands("docs/training.md") + commands("docs/prm.md"))
+    )
     assert len(lines) >= 6
     said = {line: run(line, tmp_path) for line in lines}
     for name in ("distill_cpu", "two_ranks", "grpo_cpu", "prm_cpu", "prm_two_ranks"):

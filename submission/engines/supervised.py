@@ -10,6 +10,7 @@ time, every sample fails at once, and the contest answers by what is known.
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -282,6 +283,9 @@ class SupervisedEngine:
             if not self._prompts.serves(model):
                 encoder = await asyncio.to_thread(self._load_encoder, self._serving)
                 self._prompts.switch(model, encoder)
+                # What the tokenizer's library left lives for ever: frozen, it no longer costs every full
+                # collection, which would hold the loop for a tenth of a second.
+                await asyncio.to_thread(_freeze)
             await asyncio.wait({starting}, timeout=max(0.0, deadline - loop.time()))
             if not starting.done():
                 return f"did not start within {limit:.0f} s"
@@ -343,6 +347,11 @@ class SupervisedEngine:
     def _memory(self) -> int:
         given = self._settings.memory_gib
         return int(given * 2**30) if given is not None else int(MEMORY_SHARE * machine_memory())
+
+
+def _freeze() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 def describe(old: Serving, new: Serving) -> str:

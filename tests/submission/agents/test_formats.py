@@ -105,7 +105,7 @@ def test_shortening_keeps_both_ends(text: str, limit: int) -> None:
     if len(text) <= limit:
         assert shown == text
     else:
-        assert text.startswith(shown.partition("\n... ")[0])
+        assert shown.startswith(text[: limit - limit // 4]) and shown.endswith(text[-(limit // 4) :])
         assert len(shown) <= limit + 40
 
 
@@ -128,7 +128,7 @@ CALL = "<|channel|>analysis to=python code<|message|>print(1 + 1)<|call|>"
 
 def test_harmony_calls(encoding: object) -> None:
     form = make_format("harmony")
-    assert form.stop_token_ids == tuple(encoding.stop_tokens_for_assistant_actions())  # type: ignore[attr-defined]
+    assert set(form.stop_token_ids) == set(encoding.stop_tokens_for_assistant_actions())  # type: ignore[attr-defined]
     assert form.call(ENGINE, said(encoding, ANALYSIS + CALL)) == Call("print(1 + 1)")  # type: ignore[arg-type]
     final = "<|channel|>final<|message|>\\boxed{2}<|return|>"
     assert form.call(ENGINE, said(encoding, ANALYSIS + final)) is None  # type: ignore[arg-type]
