@@ -86,31 +86,3 @@ def best_of_n(answers: Sequence[Hashable | None], scores: Sequence[float]) -> li
     # `total` tells the rank of the answer's best score, 1 for the winner.
     ranked = sorted(plain, key=lambda one: (-best[one.answer], -one.count, one.first))
     return [Standing(one.answer, best[one.answer] / len(known), one.count, one.first) for one in ranked]
-
-
-def with_selector(
-    answers: Sequence[Hashable | None], weights: Sequence[float], picked: int | None, votes: float = 1.0
-) -> list[Standing]:
-    """`standings` where the pick of a selector agent is one more candidate for the answer that it picked.
-
-    Args:
-        answers, weights: as in `standings`.
-        picked: index of the candidate that the selector chose. None, an index out of range, or a candidate
-            without an answer leaves the vote as it is: a selector's reply is a model's text.
-        votes: how many candidates of mean weight the pick is worth, at least 0.
-
-    Raises:
-        ValueError: `votes` is negative or not finite.
-    """
-    if not (math.isfinite(votes) and votes >= 0):
-        raise ValueError(f"votes is {votes}; a selector's pick is worth a finite number of at least 0")
-    if picked is None or not 0 <= picked < len(answers) or answers[picked] is None or votes == 0:
-        return standings(answers, weights)
-    pairs = zip(answers, weights, strict=True)
-    voting = [weight for answer, weight in pairs if answer is not None and math.isfinite(weight)]
-    greatest = max(voting, default=0.0)
-    if greatest <= 0:
-        return standings([*answers, answers[picked]], [*([1.0] * len(answers)), votes])
-    shares = [max(weight, 0.0) / greatest if math.isfinite(weight) else 0.0 for weight in weights]
-    mean = math.fsum(max(weight, 0.0) / greatest for weight in voting) / len(voting)
-    return standings([*answers, answers[picked]], [*shares, votes * mean])

@@ -14,19 +14,26 @@ from submission.journal import Journal
 from submission.problems import Problem
 from submission.reporting.report import write_report
 from submission.reporting.results import collect
+from submission.selection.candidate import Candidate
 from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestRules, ContestSettings, SolverSettings
+from submission.setup import TIES
+from submission.solving.choosing import choose
 from submission.solving.sample import Solution
 from submission.solving.solver import Solver
-from submission.votes import leader
 from tests.submission.virtual import boxed, run_virtual
 
 
 def test_scores_break_ties_and_nothing_else() -> None:
-    assert leader([1, 2], {1: 0.2, 2: 0.9}) == 2
-    assert leader([1, 1, 2], {1: 0.2, 2: 0.9}) == 1
-    assert leader([1, 2, None], {1: 0.5}) == 1
-    assert leader([1, 2], {}) == 1
+    def chosen(answers: list[int | None], scores: dict[int | None, float]) -> int | None:
+        found = [Candidate(one, steps=(scores[one],) if one in scores else ()) for one in answers]
+        return choose(found, TIES).answer
+
+    assert chosen([1, 2], {1: 0.2, 2: 0.9}) == 2
+    assert chosen([1, 1, 2], {1: 0.2, 2: 0.9}) == 1
+    assert chosen([*[1] * 33, *[2] * 32], {1: 0.0, 2: 1.0}) == 1
+    assert chosen([1, 2, None], {1: 0.5}) == 1
+    assert chosen([1, 2], {}) == 1
 
 
 class Fixed:
