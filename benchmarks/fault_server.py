@@ -116,13 +116,28 @@ def _bare(settings: ContestSettings, model: Path, **_: Any) -> _Bare:
     return _Bare(settings, model)
 
 
+class _JumpingTime:
+    """Python's time, but that the date jumps by days, forwards and back."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def time(self) -> float:
+        """Seconds since the epoch, or so it says."""
+        passed = time.monotonic() - self._begun
+        return time.time() + (200_000.0 if 0.5 < passed < 1.5 else -300_000.0 if passed >= 1.5 else 0.0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
 def _jumping_clock() -> None:
-    """The date jumps by days, forwards and back; nothing that counts seconds may care."""
-    real, begun = time.time, time.monotonic()
+    """Nothing of ours that counts seconds may care for the date.
 
-    def jumping() -> float:
-        passed = time.monotonic() - begun
-        return real() + (200_000.0 if 0.5 < passed < 1.5 else -300_000.0 if passed >= 1.5 else 0.0)
-
-    patched: Any = time
-    patched.time = jumping
+    Of ours alone: gRPC asks Python and the system for the time, and a jump of one of the two is none of the
+    clock.
+    """
+    jumping = _JumpingTime()
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "submission" and getattr(module, "time", None) is time:
+            vars(module)["time"] = jumping

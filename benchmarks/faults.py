@@ -78,7 +78,7 @@ def virtual(runs: int, first: int = 0) -> dict[str, Any]:
 
 def virtual_in_parallel(runs: int, workers: int) -> dict[str, Any]:
     """`virtual` over several processes."""
-    share = -(-runs // max(1, workers * 8))
+    share = max(1, -(-runs // (workers * 8)))
     starts = list(range(0, runs, share))
     with ProcessPoolExecutor(workers, initializer=_quiet) as pool:
         futures = [pool.submit(virtual, min(share, runs - start), start) for start in starts]

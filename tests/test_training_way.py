@@ -1,5 +1,6 @@
 """README and docs/training.md are true about training: their commands run, in their order, shortened."""
 
+import json
 import os
 import re
 import shlex
@@ -18,12 +19,7 @@ SETS = "path/to/sets"
 SHORTER = {
     "train distill": ["batch.max_steps=3", "evaluation.every=2", "evaluation.rows=20"],
     "train grpo": ["batch.num_episodes=2", "batch.batch_size=2", "evaluation.every=2", "evaluation.rows=20"],
-    "train prm": [
-        "evaluation.rows=8",
-        "batch.max_steps=2",
-        "evaluation.every=2",
-        "data.validation_share=0.3",
-    ],
+    "train prm": ["evaluation.rows=8", "batch.max_steps=2", "evaluation.every=2"],
     "kit.steps": ["--max-tokens", "16", "--engine", "transformers"],
     "kit.traces": ["--max-tokens", "16", "--engine", "transformers"],
 }
@@ -38,7 +34,7 @@ def commands(page: str) -> list[str]:
 
 
 def run(line: str, folder: Path) -> str:
-    filled = line.replace("path/to/checkpoint", "checkpoint")
+    filled = line.replace("path/to/checkpoint", "checkpoint").replace("path/to/traces", "solutions")
     if SETS in line:
         sets = shared_file("math/train_7474.json")
         if sets is None:
@@ -61,14 +57,24 @@ def run(line: str, folder: Path) -> str:
     return done.stdout
 
 
+def write_solutions(path: Path) -> None:
+    """Worked sums, one right and one wrong of each, as `kit.steps` labels them."""
+    rows = [
+        {"problem": f"What is {a}+{a}?", "answer": str(2 * a), "completion": f"{a}+{a}\n\n\\boxed{{{said}}}"}
+        for a in range(1, 5)
+        for said in (2 * a, 9)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def test_the_commands_run(tmp_path: Path) -> None:
     (tmp_path / "kit").mkdir()
     (tmp_path / "kit" / "recipes").symlink_to(ROOT / "kit" / "recipes")
     make_tiny_checkpoint(tmp_path / "checkpoint", max_positions=512)
     (tmp_path / "problems.csv").write_text("problem,answer\nWhat is 1+1?,2\nWhat is 2+2?,4\n")
-    lines = list(
-        dict.fromkeys(commands("README.md") + commands("docs/training.md") + commands("docs/prm.md"))
-    )
+    write_solutions(tmp_path / "solutions.jsonl")
+    pages = ("README.md", "docs/training.md", "docs/prm.md")
+    lines = list(dict.fromkeys(line for page in pages for line in commands(page)))
     assert len(lines) >= 6
     said = {line: run(line, tmp_path) for line in lines}
     for name in ("distill_cpu", "two_ranks", "grpo_cpu", "prm_cpu", "prm_two_ranks"):
