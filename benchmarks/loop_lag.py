@@ -33,6 +33,7 @@ from submission.cli import run
 from submission.clock import Stopwatch
 from submission.contest import Contest
 from submission.engines.base import Chunk, FinishReason, SampleRequest
+from submission.engines.supervised import freeze
 from submission.engines.tokenizer import CheckpointEngine
 from submission.files import write_text
 from submission.journal import Journal
@@ -77,6 +78,7 @@ class ScriptedEngine(CheckpointEngine):
     async def start(self) -> None:
         """Load the tokenizer, and tokenize every text beforehand."""
         self.load_tokenizer(self._model, 1 << 17)
+        freeze()  # as the contest's own engine does with its tokenizer
         self._max_context = 1 << 17  # of the scripts, whatever the checkpoint's own
         for script in self._scripts:
             for one in script:

@@ -285,7 +285,7 @@ class SupervisedEngine:
                 self._prompts.switch(model, encoder)
                 # What the tokenizer's library left lives for ever: frozen, it no longer costs every full
                 # collection, which would hold the loop for a tenth of a second.
-                await asyncio.to_thread(_freeze)
+                await asyncio.to_thread(freeze)
             await asyncio.wait({starting}, timeout=max(0.0, deadline - loop.time()))
             if not starting.done():
                 return f"did not start within {limit:.0f} s"
@@ -349,7 +349,8 @@ class SupervisedEngine:
         return int(given * 2**30) if given is not None else int(MEMORY_SHARE * machine_memory())
 
 
-def _freeze() -> None:
+def freeze() -> None:
+    """Take what lives now out of garbage collection, once the libraries are loaded."""
     gc.collect()
     gc.freeze()
 
