@@ -71,12 +71,19 @@ class Written:
     log: list[ToolCall] = field(default_factory=list)
     prompted: int = 0
     cached: int = 0
+    own: int = 0
+    """Tokens of the model's own, and below the sum of their log-probabilities: kept, since summing up long
+    samples when many are cut off at once holds the loop."""
+    logprob: float = 0.0
 
     def take(self, ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
         """Append tokens of the model, or of the tool (without log-probabilities)."""
         self.ids += ids
         self.logprobs += logprobs if logprobs is not None else [math.nan] * len(ids)
         self.mask += [int(logprobs is not None)] * len(ids)
+        if logprobs is not None:
+            self.own += len(ids)
+            self.logprob += sum(logprobs)  # of infinities NaN, where fsum raises
 
     @property
     def text(self) -> str:

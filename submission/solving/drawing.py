@@ -143,10 +143,9 @@ class Drawer:
     def read(self, sample: Sample, written: Written, finish: Finish) -> None:
         """Put what was written so far into the sample, its answer included, and how it ended."""
         sample.text = written.text
-        sample.tokens = sum(written.mask)
-        sample.tool_tokens = len(written.mask) - sample.tokens
-        own = [value for value, mine in zip(written.logprobs, written.mask, strict=True) if mine]
-        sample.logprob = math.fsum(own) if own and all(map(math.isfinite, own)) else math.nan
+        sample.tokens = written.own
+        sample.tool_tokens = len(written.mask) - written.own
+        sample.logprob = written.logprob if written.own and math.isfinite(written.logprob) else math.nan
         sample.calls = tuple(written.log)
         sample.prompted, sample.cached = written.prompted, written.cached
         sample.answer = contest_answer(
