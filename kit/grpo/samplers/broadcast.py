@@ -7,6 +7,7 @@ that the group works on. Time: the slowest link's S bytes, one message an engine
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kit.grpo.rollout import SyncError
@@ -56,7 +57,12 @@ class BroadcastCarrier:
         for names, shapes, flat in buckets(weights, BUCKET_BYTES):
             here = flat.to(self._device) if self._on_gpus else flat.cpu()
             told = asking.begin("grpo_receive", lambda host: host.call("grpo_receive", names, shapes))  # noqa: B023 - begun at once
-            sent = group.send(here, told.done)
+
+            def failed(told: "Future[Any]" = told) -> bool:
+                # Engines that have it all may say so before this side sees that it sent all.
+                return told.done() and told.exception() is not None
+
+            sent = group.send(here, failed)
             told.result()
             if not sent:
                 raise SyncError("rank 0: the broadcast of the weights failed, and no engine says why")

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -10,7 +12,7 @@ from kit.grpo.recipe import RolloutSection
 from kit.grpo.rollout import Request, SyncError
 from kit.grpo.samplers.asking import Asking
 from kit.grpo.samplers.base import divided
-from kit.grpo.samplers.broadcast import buckets, unpacked
+from kit.grpo.samplers.broadcast import BroadcastCarrier, buckets, unpacked
 from kit.grpo.samplers.group import Group, listen
 from kit.grpo.samplers.loop import Loop
 from submission.engines.base import EngineError
@@ -94,6 +96,33 @@ def test_a_group_gives_everybody_rank_0s_tensor_and_a_lost_member_ends_it() -> N
     assert got == {1: [0, 1, 2, 3], 2: [0, 1, 2, 3]}
     # They are gone: it fails at once, or is told that somebody failed.
     assert not group.send(torch.zeros(1 << 22), lambda: False)
+
+
+class LateGroup:
+    """Rank 0's side sees that it sent all only after the engines said that they have it."""
+
+    def send(self, flat: Any, failed: Callable[[], bool]) -> bool:
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            if failed():
+                return False
+            time.sleep(0.01)
+        return True
+
+
+def test_engines_may_have_it_before_rank_0_sees_that_it_sent() -> None:
+    import torch
+
+    loop = Loop()
+    try:
+        host = cast("Any", Named("a"))
+        host.workers = [{"device": "cpu"}]
+        carrier = BroadcastCarrier([host], torch.device("cpu"))
+        carrier._group = cast("Any", LateGroup())
+        carrier.carry(iter({"a": torch.zeros(2)}.items()), Asking(loop, [host], 5.0))
+        assert carrier._group is not None
+    finally:
+        loop.close()
 
 
 @pytest.mark.parametrize(
