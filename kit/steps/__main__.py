@@ -42,9 +42,13 @@ def steps(
             "Stop when the label of all roll-outs is clear (default), or draw all.", "--adaptive/--fixed"
         ),
     ] = None,
-    agreement: Annotated[float | None, _option("Wanted share of labels as of all roll-outs (0.97).")] = None,
-    wave: Annotated[int | None, _option("Roll-outs between two decisions (4).")] = None,
-    pilot: Annotated[int | None, _option("Prefixes that teach the stopping rule (64).")] = None,
+    agreement: Annotated[float | None, _option("Wanted share of labels as of all roll-outs (0.96).")] = None,
+    spend: Annotated[
+        float | None, _option("Share of all roll-outs that is drawn even where fewer seem to do (0.25).")
+    ] = None,
+    first_wave: Annotated[int | None, _option("Roll-outs before the first decision (4).")] = None,
+    wave: Annotated[int | None, _option("Roll-outs between later decisions (1).")] = None,
+    pilot: Annotated[int | None, _option("Prefixes that teach the stopping rule (32).")] = None,
     audit: Annotated[float | None, _option("Share of later prefixes that check it (0.02).")] = None,
     search: Annotated[
         str | None, _option("all: every step; first_error: bisection for the first wrong one.")

@@ -139,7 +139,6 @@ def _judge(step: int, outcomes: Row, context: str, rules: Rules) -> Ask | StepLa
         row.append(outcomes[len(row)])
     verdict, taken = rule.verdict(row)
     if not verdict.stop:
-        levels = rule.design.levels
-        return Ask(step, range(taken, levels[levels.index(taken) + 1]))
+        return Ask(step, range(taken, rule.next_stop(taken, sum(row[:taken]))))
     same = adaptive.verdict(row)[0].right == verdict.right if audited else None
     return StepLabel(verdict.right, taken, sum(row[:taken]), context, same)

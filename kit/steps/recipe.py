@@ -38,13 +38,17 @@ class StepsRecipe(Recipe):
     threshold: Share = 0.125
     """A step is right where at least this share of all roll-outs is, and at least one: with 8 roll-outs 1/8
     means any, Math-Shepherd's rule, and it means the same rate with 32."""
-    wave: int = Field(default=4, ge=1)
-    """Roll-outs of a prefix that are drawn together; between waves is decided whether to go on."""
+    first_wave: int = Field(default=4, ge=1)
+    """Roll-outs of a prefix before it is first decided whether to go on."""
+    wave: int = Field(default=1, ge=1)
+    """Roll-outs between later decisions; those that no outcome could make the last are drawn together."""
     adaptive: bool = True
     """Stop when the label of all roll-outs is clear enough; false draws every one."""
-    agreement: float = Field(default=0.97, ge=0.5, le=1)
+    agreement: float = Field(default=0.96, ge=0.5, le=1)
     """Share of adaptive labels that should be those of all roll-outs; 1 stops on certainty alone."""
-    pilot: int = Field(default=64, ge=1)
+    spend: Share = 0.25
+    """Share of all roll-outs that is drawn even where fewer seem to do: a pilot's figures are estimates."""
+    pilot: int = Field(default=32, ge=1)
     """Prefixes of the first round, which stop on certainty alone and teach the later ones."""
     audit: Share = 0.02
     """Share of later prefixes that stop on certainty alone: they keep the rules honest and measure them."""
@@ -93,9 +97,10 @@ class StepsRecipe(Recipe):
         """How it decides."""
         needed = needed_successes(self.rollouts, self.threshold)
         return Policy(
-            Design(self.rollouts, needed, min(self.wave, self.rollouts)),
+            Design(self.rollouts, needed, self.wave, min(self.first_wave, self.rollouts)),
             self.adaptive,
             self.agreement,
+            self.spend,
             self.pilot,
             self.audit,
             self.search,

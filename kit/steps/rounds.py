@@ -49,6 +49,7 @@ class Policy:
         design: of its rules.
         adaptive: whether to stop before the last roll-out.
         agreement: wanted share of labels that agree with those of all roll-outs.
+        spend: share of all roll-outs that is drawn even where fewer seem to do.
         pilot: prefixes of the first round, at least.
         audit: share of later prefixes that go on until they are certain.
         search: which steps are looked at.
@@ -57,6 +58,7 @@ class Policy:
     design: Design
     adaptive: bool
     agreement: float
+    spend: float
     pilot: int
     audit: float
     search: Search
@@ -97,7 +99,7 @@ class Policy:
         )
         priors = {context: fit_prior(counts[context], pooled, CONTEXT_STRENGTH) for context in CONTEXTS}
         shares = {context: len(counts[context]) + 1e-3 for context in CONTEXTS}
-        adaptive = calibrated_rules(self.design, priors, shares, self.agreement)
+        adaptive = calibrated_rules(self.design, priors, shares, self.agreement, self.spend)
         return RoundRules(adaptive, certainty_rule(self.design, pooled), priors, shares, self.audit)
 
 

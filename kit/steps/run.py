@@ -138,7 +138,7 @@ def _write(recipe: StepsRecipe, plan: Plan) -> StepCard:
     audits = [
         label.audit for labels in plan.standing.labels.values() for label in labels if label.audit is not None
     ]
-    names = "rollouts threshold wave adaptive agreement pilot audit search"
+    names = "rollouts threshold first_wave wave adaptive agreement spend pilot audit search"
     names += " seed temperature top_p min_p max_tokens"
     return write_steps(
         recipe.out,

@@ -10,7 +10,7 @@ Pure numbers. Time and memory of a table: rollouts^2 / wave cells times the prio
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from math import comb
 from typing import NamedTuple
@@ -39,20 +39,22 @@ class Design:
     Args:
         rollouts: of a prefix at most.
         needed: successes among them that make its label right.
-        wave: roll-outs drawn together; between waves is decided.
+        wave: roll-outs between two decisions.
+        first: roll-outs before the first one; 0: a wave.
     """
 
     rollouts: int
     needed: int
     wave: int
+    first: int = 0
 
     def __post_init__(self) -> None:
-        assert 1 <= self.needed <= self.rollouts and self.wave >= 1, self
+        assert 1 <= self.needed <= self.rollouts and self.wave >= 1 and self.first >= 0, self
 
-    @property
+    @cached_property
     def levels(self) -> list[int]:
-        """Roll-outs drawn at each decision: 0, wave, 2 wave, … rollouts."""
-        return [*range(0, self.rollouts, self.wave), self.rollouts]
+        """Roll-outs drawn at each decision: 0, first, first + wave, first + 2 wave, … rollouts."""
+        return [0, *range(self.first or self.wave, self.rollouts, self.wave), self.rollouts]
 
     def certain(self, drawn: int, successes: int) -> bool:
         """Whether no outcome of what is left changes the label."""
@@ -85,12 +87,23 @@ class Rule:
 
         Without a stop among them: the verdict at the last whole wave, and the outcomes up to there.
         """
-        levels = [level for level in self.design.levels if level <= len(outcomes)]
-        for level in levels:
-            successes = sum(outcomes[:level])
+        last = successes = 0
+        for level in self.design.levels:
+            if level > len(outcomes):
+                break
+            successes += sum(outcomes[last:level])
+            last = level
             if self.stop[level][successes]:
                 return Verdict(True, bool(self.right[level][successes])), level
-        return Verdict(False, bool(self.right[levels[-1]][sum(outcomes[: levels[-1]])])), levels[-1]
+        return Verdict(False, bool(self.right[last][successes])), last
+
+    def next_stop(self, drawn: int, successes: int) -> int:
+        """The first level behind `drawn` at which some outcome stops: nothing is decided before it."""
+        return next(
+            level
+            for level in self.design.levels
+            if level > drawn and self.stop[level][successes : successes + level - drawn + 1].any()
+        )
 
 
 def certainty_rule(design: Design, prior: Weights) -> Rule:
@@ -110,21 +123,29 @@ def every_rollout(design: Design, prior: Weights) -> Rule:
 
 def priced_rule(design: Design, prior: Weights, price: float) -> Rule:
     """The rule of least expected (disagreement + price * roll-outs); it never stops before the first wave."""
-    return _priced(design, _Outlook.of(design, prior), price)[0]
+    return _priced(design, _Outlook.of(design, prior), price).rule
 
 
-def _priced(design: Design, outlook: "_Outlook", price: float) -> tuple[Rule, float]:
-    """The rule, and its expected disagreement."""
+class _Priced(NamedTuple):
+    rule: Rule
+    disagreement: float
+    rollouts: float
+
+
+def _priced(design: Design, outlook: "_Outlook", price: float) -> _Priced:
+    """The rule, and what its prior expects of it."""
     levels = design.levels
     value = chance = outlook.disagree[levels[-1]]
     stop = {levels[-1]: np.ones(levels[-1] + 1, bool)}
+    drawn = np.full(levels[-1] + 1, float(levels[-1]))
     for level, following in reversed(list(pairwise(levels))):
         going_on = price * (following - level) + outlook.mean(level, value)
         here = outlook.disagree[level]
         stop[level] = (here <= going_on) & (level > 0)
         value = np.where(stop[level], here, going_on)
         chance = np.where(stop[level], here, outlook.mean(level, chance))
-    return Rule(design, stop, outlook.right), float(chance[0])
+        drawn = np.where(stop[level], level, outlook.mean(level, drawn))
+    return _Priced(Rule(design, stop, outlook.right), float(chance[0]), float(drawn[0]))
 
 
 class Expectation(NamedTuple):
@@ -167,7 +188,11 @@ def fixed_expectation(design: Design, rates: Weights) -> float:
 
 
 def calibrated_rules(
-    design: Design, priors: Mapping[str, Weights], shares: Mapping[str, float], agreement: float
+    design: Design,
+    priors: Mapping[str, Weights],
+    shares: Mapping[str, float],
+    agreement: float,
+    spend: float = 0.0,
 ) -> dict[str, Rule]:
     """One rule a prior, all at the one price at which labels agree often enough on average.
 
@@ -175,30 +200,35 @@ def calibrated_rules(
         priors: by context.
         shares: how often each context occurs; any positive scale.
         agreement: wanted probability of the label of all roll-outs, averaged over contexts.
+        spend: share of all roll-outs that is drawn even where fewer would do: priors are estimates.
 
     Returns:
-        Rules of the highest price that keeps to `agreement` under these very priors; where none does, as at
-        1, rules that stop on certainty alone.
+        Rules of the highest price that keeps to `agreement` and draws `spend` under these very priors (or
+        leaves next to no doubt); where none keeps to it, as at 1, rules that stop on certainty alone.
     """
     total = sum(shares[name] for name in priors)
     outlooks = {name: _Outlook.of(design, prior) for name, prior in priors.items()}
 
-    def rules_at(price: float) -> tuple[dict[str, Rule], bool]:
+    def rules_at(price: float) -> tuple[dict[str, Rule], bool, bool]:
         found = {name: _priced(design, outlook, price) for name, outlook in outlooks.items()}
-        mean = sum(shares[name] * chance for name, (_, chance) in found.items()) / total
-        return {name: rule for name, (rule, _) in found.items()}, mean <= 1 - agreement + _NOISE
+        wrong = sum(shares[name] * one.disagreement for name, one in found.items()) / total
+        drawn = sum(shares[name] * one.rollouts for name, one in found.items()) / total
+        agrees = wrong <= 1 - agreement + _NOISE
+        return {name: one.rule for name, one in found.items()}, agrees, drawn >= spend * design.rollouts
 
-    best, kept = rules_at(PRICES[1])
-    if kept:
+    best, agrees, spent = rules_at(PRICES[1])
+    if agrees and spent:
         return best
-    best, kept = rules_at(PRICES[0])
-    if not kept:
+    best, agrees, spent = rules_at(PRICES[0])
+    if not agrees:
         return {name: certainty_rule(design, prior) for name, prior in priors.items()}
+    if not spent:
+        return best
     low, high = np.log(PRICES)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        rules, kept = rules_at(float(np.exp(middle)))
-        if kept:
+        rules, agrees, spent = rules_at(float(np.exp(middle)))
+        if agrees and spent:
             low, best = middle, rules
         else:
             high = middle

@@ -93,7 +93,7 @@ async def _round(
         for index in waiting:
             await _trace(share, engine, writer, checker, index, rules)
 
-    # A trace has a wave of roll-outs in the engine: so many traces keep its batch full.
+    # A trace has at least a wave of roll-outs in the engine: so many traces keep its batch full.
     wave = share.policy.design.wave
     async with asyncio.TaskGroup() as group:
         for _ in range(1 + 2 * share.sampling.engine.max_num_seqs // wave):

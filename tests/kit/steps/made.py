@@ -13,10 +13,17 @@ from kit.steps.stopping import Design, needed_successes
 Draw = Callable[[str, int], bool]
 
 
-def policy(rollouts: int = 32, threshold: float = 0.125, wave: int = 4, **options: object) -> Policy:
-    """As a recipe's defaults make it, but for the roll-outs."""
-    defaults = {"adaptive": True, "agreement": 0.97, "pilot": 64, "audit": 0.02, "search": "all"}
-    design = Design(rollouts, needed_successes(rollouts, threshold), wave)
+def policy(rollouts: int = 32, threshold: float = 0.125, wave: int = 0, **options: object) -> Policy:
+    """As a recipe's defaults make it, but for the roll-outs, and the waves where they are given."""
+    defaults: dict[str, object] = {
+        "adaptive": True,
+        "agreement": 0.96,
+        "spend": 0.25,
+        "pilot": 32,
+        "audit": 0.02,
+        "search": "all",
+    }
+    design = Design(rollouts, needed_successes(rollouts, threshold), wave or 1, 0 if wave else 4)
     return Policy(design, **{**defaults, **options})  # type: ignore[arg-type]
 
 
