@@ -42,9 +42,9 @@ def steps(
             "Stop when the label of all roll-outs is clear (default), or draw all.", "--adaptive/--fixed"
         ),
     ] = None,
-    agreement: Annotated[float | None, _option("Wanted share of labels as of all roll-outs (0.96).")] = None,
+    agreement: Annotated[float | None, _option("Wanted share of labels as of all roll-outs (0.955).")] = None,
     spend: Annotated[
-        float | None, _option("Share of all roll-outs that is drawn even where fewer seem to do (0.25).")
+        float | None, _option("Share of all roll-outs that is drawn even where fewer seem to do (0.3).")
     ] = None,
     first_wave: Annotated[int | None, _option("Roll-outs before the first decision (4).")] = None,
     wave: Annotated[int | None, _option("Roll-outs between later decisions (1).")] = None,

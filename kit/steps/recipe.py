@@ -44,9 +44,9 @@ class StepsRecipe(Recipe):
     """Roll-outs between later decisions; those that no outcome could make the last are drawn together."""
     adaptive: bool = True
     """Stop when the label of all roll-outs is clear enough; false draws every one."""
-    agreement: float = Field(default=0.96, ge=0.5, le=1)
+    agreement: float = Field(default=0.955, ge=0.5, le=1)
     """Share of adaptive labels that should be those of all roll-outs; 1 stops on certainty alone."""
-    spend: Share = 0.25
+    spend: Share = 0.3
     """Share of all roll-outs that is drawn even where fewer seem to do: a pilot's figures are estimates."""
     pilot: int = Field(default=32, ge=1)
     """Prefixes of the first round, which stop on certainty alone and teach the later ones."""
