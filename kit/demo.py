@@ -69,6 +69,8 @@ def _bundle(model: Path, bundle: Path) -> None:
         return
     # Without --model the packager takes the same default model, and notes in the bundle what it is worth.
     command = [sys.executable, "-P", "-m", "kit.package", "--profile", "demo", "--out", str(bundle)]
+    # A demonstration of whatever stands here; the manifest says whether it is a revision's.
+    command += ["--allow-dirty"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": _module_path()}, cwd=ROOT, check=False)
     if done.returncode:
         raise ValueError("the bundle could not be built; the lines above say why")

@@ -310,7 +310,7 @@ def _walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
     while pending:
         folder = pending.pop()
         try:
-            descriptor = _open_beneath(root, folder, os.O_DIRECTORY) if folder else os.dup(root)
+            descriptor = open_beneath(root, folder, os.O_DIRECTORY) if folder else os.dup(root)
         except OSError as error:
             raise ValueError(
                 f"the bundle's folder {_shown(folder)} cannot be read: {error.strerror}"
@@ -327,8 +327,16 @@ def _walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
             os.close(descriptor)
 
 
-def _open_beneath(root: int, path: str, flags: int = 0) -> int:
-    """Open a path below the folder `root` part by part, so that a link swapped in later is not followed."""
+def open_beneath(root: int, path: str, flags: int = 0) -> int:
+    """Open a path below the folder `root` part by part, so that a link swapped in later is not followed.
+
+    Args:
+        root: descriptor of the folder.
+        flags: besides those for reading.
+
+    Raises:
+        OSError: it is not there, or a part of it is a link.
+    """
     *folders, name = path.split("/")
     common = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     current = os.dup(root)
@@ -344,7 +352,7 @@ def _open_beneath(root: int, path: str, flags: int = 0) -> int:
 
 def _check_digest(root: int, entry: Entry, progress: Progress | None) -> Problem | None:
     try:
-        descriptor = _open_beneath(root, entry.path)
+        descriptor = open_beneath(root, entry.path)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return _linked(entry.path, os.fstat(descriptor).st_mode)
@@ -362,16 +370,26 @@ def _check_digest(root: int, entry: Entry, progress: Progress | None) -> Problem
     return None
 
 
-def install_commands(bundle: Path, environment: Path, python: str) -> list[list[str]]:
+def has_split_wheels(bundle: Path) -> bool:
+    """Whether some wheels have to be joined before they are installed (`submission.joining`)."""
+    return any((Path(bundle) / "wheels").glob("*.part-000"))
+
+
+def install_commands(
+    bundle: Path, environment: Path, python: str, *, split: bool | None = None
+) -> list[list[str]]:
     """The commands that install a bundle's wheels into a new environment without a network.
 
     The environment sees none of the machine's own packages: a contest image brings builds of torch and its
     companions that break `import vllm` when mixed with ours, and what was rehearsed is then what runs. It is
     made without pip, since such images often lack `ensurepip`; the pip of `python` works on it from outside.
-    `-P` keeps the working folder off the module path.
+    `-P` keeps the working folder off the module path. Split wheels are joined beside the environment, and the
+    joined ones removed after the install.
+
+    Args:
+        split: as `has_split_wheels` says, where `bundle` is a place at which it does not lie yet.
     """
-    interpreter = Path(environment) / "bin" / "python"
-    wheels = Path(bundle) / "wheels"
+    bundle, environment = Path(bundle), Path(environment)
     pip = [
         python,
         "-P",
@@ -380,12 +398,24 @@ def install_commands(bundle: Path, environment: Path, python: str) -> list[list[
         "--isolated",
         "--disable-pip-version-check",
         "--python",
-        str(interpreter),
+        str(environment / "bin" / "python"),
     ]
-    offline = ["--no-index", "--no-deps", "--require-hashes", "--no-cache-dir", "--find-links", str(wheels)]
+    offline = ["--no-index", "--no-deps", "--require-hashes", "--no-cache-dir"]
+    places = ["--find-links", str(bundle / "wheels")]
+    before: list[list[str]] = []
+    after: list[list[str]] = []
+    if has_split_wheels(bundle) if split is None else split:
+        joined = environment.with_name(f"{environment.name}-joined-wheels")
+        places += ["--find-links", str(joined)]
+        code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from submission.joining import main; main()"
+        joining = [python, "-P", "-B", "-c", code, str(bundle)]
+        before = [[*joining, str(bundle), str(joined)]]
+        after = [[*joining, "--remove", str(joined)]]
     return [
         [python, "-P", "-m", "venv", "--clear", "--without-pip", str(environment)],
-        [*pip, "install", *offline, "-r", str(Path(bundle) / "requirements.txt")],
+        *before,
+        [*pip, "install", *offline, *places, "-r", str(bundle / "requirements.txt")],
+        *after,
     ]
 
 

@@ -131,6 +131,12 @@ class AnswerLine(_Line):
     tokens: Count = 0
     seconds: Seconds = 0.0
     stopped: str = ""
+    swap: Seconds | None = None
+    """For engine and PRM to change places and back (`prm.swap`); None where it had nothing to decide."""
+    scoring: Seconds = 0.0
+    """In the PRM, then."""
+    unscored: str = ""
+    """Why it gave no scores, then."""
 
 
 class FaultLine(_Line):

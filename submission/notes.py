@@ -60,7 +60,15 @@ def answer_facts(solution: Solution, trouble: str) -> dict[str, Any]:
         "tokens": sum(sample.tokens for sample in solution.samples),
         "seconds": round(solution.seconds, 3),
         "stopped": trouble or solution.stopped,
+        **_turn(solution),
     }
+
+
+def _turn(solution: Solution) -> dict[str, Any]:
+    turn = solution.turn
+    if turn is None:
+        return {}
+    return {"swap": round(turn.swap, 3), "scoring": round(turn.scoring, 3), "unscored": turn.why}
 
 
 def _opinion(opinion: Opinion) -> dict[str, Any]:

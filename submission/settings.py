@@ -106,6 +106,8 @@ class EngineSettings(Recipe):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.92
     tensor_parallel_size: Positive = 1
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    sleep_mode: bool = False
+    """vllm on a GPU: its memory can be given back for a while and taken again; `prm.swap` asks for it."""
     cpu_kv_cache_gib: Positive = 2
     enforce_eager: bool | None = None
     """None: eager on a CPU, where compilation at start costs minutes; compiled on a GPU."""
@@ -185,8 +187,18 @@ class PrmSettings(Recipe):
 
     engine: Literal["transformers", "vllm"] = "transformers"
     """transformers: in this process, shared prefixes computed once. vllm: in a process of its own."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.12
-    """vllm on a GPU: its share, beside that of the solver's engine."""
+    swap: bool = False
+    """vllm for both: PRM and solver's engine take turns on the GPU, each with nearly all of its memory, and
+    candidates are scored after a problem's sampling; see `submission.prm.turns`."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """vllm on a GPU: its share. None: 0.12, beside that of the solver's engine; 0.8 with `swap`."""
+
+    @property
+    def share(self) -> float:
+        """Of the GPU's memory."""
+        if self.gpu_memory_utilization is not None:
+            return self.gpu_memory_utilization
+        return 0.8 if self.swap else 0.12
 
 
 class ContestSettings(Recipe):
@@ -200,6 +212,27 @@ class ContestSettings(Recipe):
     prm: PrmSettings = PrmSettings()
     sandbox: SandboxSettings = SandboxSettings()
     supervision: SupervisionSettings = SupervisionSettings()
+
+    @model_validator(mode="after")
+    def _can_swap(self) -> Self:
+        if not self.prm.swap:
+            return self
+        for name, kind in (("engine.kind", self.engine.kind), ("prm.engine", self.prm.engine)):
+            if kind != "vllm":
+                raise ValueError(
+                    f"prm.swap needs {name} = 'vllm', not {kind!r}: other engines cannot give a GPU's memory "
+                    "back and take it again"
+                )
+        if not self.supervision.enabled:
+            raise ValueError(
+                "prm.swap needs supervision.enabled = true: an engine that does not wake must be started anew"
+            )
+        return self
+
+    @property
+    def served(self) -> EngineSettings:
+        """How the solver's engine is started: able to sleep where it takes turns with the PRM."""
+        return self.engine.model_copy(update={"sleep_mode": True}) if self.prm.swap else self.engine
 
 
 def profile_path(name: str) -> Path:

@@ -67,7 +67,7 @@ def resolve(
     rule, rule_notes = _rule(bundle, prm, strict=strict)
     notes_so_far = (*prm_notes, *rule_notes)
     if bundle is None:
-        settings, notes = _checked(_with_team(ContestSettings.load(None, overrides), team))
+        settings, notes = _checked(_with_team(ContestSettings.load(None, overrides), team), prm)
         model = _folder_from(MODEL_VARIABLE)
         if model is not None:
             # Missing, truncated, pickled or unknown: better now than after a minute of loading.
@@ -83,7 +83,7 @@ def resolve(
     # A stray file harms nobody: what is loaded is loaded by name.
     if strict and any(fault.kind != "added" for fault in faults):
         raise ValueError(f"bundle {bundle} is not what was built ({len(faults)} faults): {shown}")
-    settings, notes = _checked(_with_team(ContestSettings.load(opened.settings, overrides), team))
+    settings, notes = _checked(_with_team(ContestSettings.load(opened.settings, overrides), team), prm)
     if faults:
         notes = (*notes, f"The bundle is not what was built ({len(faults)} faults): {shown}")
     about = opened.manifest.data.get("model")
@@ -140,18 +140,24 @@ def _with_team(settings: ContestSettings, team: str | None) -> ContestSettings:
     return settings if team is None else settings.model_copy(update={"team": load_team(team)})
 
 
-def _checked(settings: ContestSettings) -> tuple[ContestSettings, tuple[str, ...]]:
-    """Where vllm is not installed, transformers serves instead: slower, and said so."""
+def _checked(settings: ContestSettings, prm: Path | None) -> tuple[ContestSettings, tuple[str, ...]]:
+    """Where vllm is not installed, transformers serves instead: slower, and said so. Nobody swaps alone."""
     recording = settings.engine.recording
     if settings.engine.kind == "replay" and (recording is None or not recording.is_file()):
         raise ValueError(f"engine.kind = 'replay': engine.recording {recording} is not a file of samples")
     if settings.engine.kind != "vllm" or importlib.util.find_spec("vllm") is not None:
+        if settings.prm.swap and prm is None:
+            return _without_swap(settings), ("prm.swap is off: there is no PRM to take turns with.",)
         return settings, ()
     if importlib.util.find_spec("transformers") is None:
         raise ValueError("neither vllm nor transformers is installed: install an extra (cuda, cpu or hf)")
     engine = settings.engine.model_copy(update={"kind": "transformers"})
     note = "vllm is not installed here: the slower transformers engine answered."
-    return settings.model_copy(update={"engine": engine}), (note,)
+    return _without_swap(settings).model_copy(update={"engine": engine}), (note,)
+
+
+def _without_swap(settings: ContestSettings) -> ContestSettings:
+    return settings.model_copy(update={"prm": settings.prm.model_copy(update={"swap": False})})
 
 
 def _digest(settings: ContestSettings, source: str, *folders: Path | None) -> str:

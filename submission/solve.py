@@ -72,7 +72,7 @@ def _check_output(path: Path) -> None:
 
 
 async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -> Solution:
-    engine = make_engine(setup.settings.engine, setup.model)
+    engine = make_engine(setup.settings.served, setup.model)
     faults: list[str] = []
     staff = Staff(
         setup.settings,

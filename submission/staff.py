@@ -8,8 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from submission.agents.sandbox_runner import Seats
-from submission.engines.base import Engine
+from submission.engines.base import Engine, SleepingEngine
 from submission.prm.scorer import Scorer
+from submission.prm.turns import SleepingScorer, Turns
 from submission.sandbox import Sandbox
 from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestSettings
@@ -48,6 +49,12 @@ class Staff:
         self._scoring = False
         self._rule = rule
         self._on_fault = on_fault
+        self._turns: Turns | None = None
+        if settings.prm.swap and scorer is not None:
+            assert isinstance(engine, SleepingEngine) and isinstance(scorer, SleepingScorer), (
+                "as settings say"
+            )
+            self._turns = Turns(engine, scorer, on_fault)
         self._sandbox: Sandbox | None = None
         self.solver = Solver(engine, settings.solver, settings.rules, team=settings.team)
 
@@ -56,6 +63,9 @@ class Staff:
         needs_sandbox = self._settings.team.uses_tools
         sandbox = asyncio.create_task(self._start_sandbox()) if needs_sandbox else None
         try:
+            if self._turns is not None:
+                # Alone on the GPU, and asleep before the engine comes.
+                await self._start_scorer(self._turns.start(self._settings.supervision.start_limit))
             await self.engine.start()
         # A library that calls sys.exit() must not take the contest's loop with it.
         except (Exception, SystemExit) as error:
@@ -65,15 +75,18 @@ class Staff:
             return message
         finally:
             seats = await sandbox if sandbox is not None else None
-        if self._scorer is not None:
-            await self._start_scorer(self._scorer)
+        if self._turns is not None:
+            await self._turns.rehearse()
+            self._scoring = not self._turns.dropped
+        elif self._scorer is not None:
+            await self._start_scorer(self._scorer.start())
         self.solver = Solver(
             self.engine,
             self._settings.solver,
             self._settings.rules,
             team=self._settings.team,
             seats=seats,
-            scorer=self._scorer if self._scoring else None,
+            scorer=(self._turns or self._scorer) if self._scoring else None,
             rule=self._rule,
         )
         return ""
@@ -87,9 +100,9 @@ class Staff:
             return None
         return Seats(self._sandbox, TOOL_SECONDS)
 
-    async def _start_scorer(self, scorer: Scorer) -> None:
+    async def _start_scorer(self, starting: Awaitable[None]) -> None:
         try:
-            await scorer.start()
+            await starting
             self._scoring = True
         except (Exception, SystemExit) as error:
             log.exception("the PRM did not start")
@@ -97,8 +110,10 @@ class Staff:
 
     async def close(self) -> None:
         """End all of it; one that does not end well does not keep the others."""
+        if self._turns is not None:
+            await self._closed("PRM", self._turns.close())
         await self._closed("engine", self.engine.close())
-        if self._scorer is not None:
+        if self._scorer is not None and self._turns is None:
             await self._closed("PRM", self._scorer.close())
         if self._sandbox is not None:
             await self._closed("sandbox", asyncio.to_thread(self._sandbox.close))

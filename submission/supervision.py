@@ -41,7 +41,7 @@ def make_supervised(
         if not (second / "config.json").is_file():
             raise ValueError(f"supervision.second_model {second}: no config.json there; name a checkpoint")
     return SupervisedEngine(
-        Serving(model, settings.engine, second),
+        Serving(model, settings.served, second),
         supervision,
         log=log,
         seconds_left=seconds_left,

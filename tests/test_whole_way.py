@@ -88,7 +88,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     # The tiny model rambles on for ever: short samples say as much.
     build = house.command("kit.package", "--model")
     short = "--set solver.max_tokens=48 --set solver.num_agents=4 --set engine.cpu_kv_cache_gib=1"
-    house.run(f"{build} --wheel-cache {ROOT / 'build' / 'wheels'} {short}", online=True)
+    # Random weights have no licence, and tests run on changed files.
+    excused = "--allow-dirty --ignore-rule model-licence"
+    house.run(f"{build} --wheel-cache {ROOT / 'build' / 'wheels'} {short} {excused}", online=True)
     yield house
 
 
@@ -114,7 +116,7 @@ def test_rehearse(house: House) -> None:
     house.run(house.command("rehearse"), online=True)
     record = json.loads(house.bundle.with_name("aimo-bundle.rehearsal.json").read_text(encoding="utf-8"))
     assert record["network"].startswith("cut off") == (why_not_cut() is None)
-    assert 0 <= record["answer"] <= 99_999
+    assert len(record["answers"]) == 3 and all(0 <= answer <= 99_999 for answer in record["answers"])
     house.bundle.with_name("aimo-bundle.rehearsal.json").unlink()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from kit.package.contents import Plan
 from kit.package.copying import Item, check_space, write_all
 from kit.package.notebook import json_bytes
+from kit.package.proof.sbom import SBOM, sbom
 from kit.package.swap import check_output, replacing
 from submission.bundle import MANIFEST, Progress
 
@@ -43,6 +44,9 @@ def _build(plan: Plan, out: Path, progress: Progress) -> Built:
     check_space(out.parent, plan.items)
     with replacing(out) as folder:
         entries = write_all(plan.items, folder, progress)
+        bill = sbom(plan.manifest, plan.wheels, entries)
+        entries += write_all([Item(SBOM, bill, len(bill))], folder, lambda _: None)
+        entries.sort(key=lambda entry: entry.path)
         content = json_bytes({**plan.manifest, "files": [asdict(entry) for entry in entries]})
         write_all([Item(MANIFEST, content, len(content))], folder, lambda _: None)
     sizes: dict[str, int] = {}

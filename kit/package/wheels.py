@@ -1,11 +1,12 @@
 """The wheels of a bundle: resolved for a target, locked by hash, downloaded once, checked by their tags.
 
 For this machine pip resolves, so that its own configuration (a folder of CPU builds of torch, a mirror)
-counts; for another target uv does, and pip downloads what uv chose. Wheels and locks are kept in
-`build/wheels/TARGET/`; the lock's name is a digest of everything that the choice depends on, so a second
-build downloads nothing and a changed requirement is never served from the old choice.
+counts; for another target uv does (`kit.package.resolve`). pip downloads what was chosen. Wheels and locks
+are kept in `build/wheels/TARGET/`; the lock's name is a digest of everything that the choice depends on, so a
+second build downloads nothing and a changed requirement is never served from the old choice.
 """
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -22,6 +23,10 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from kit.package.resolve.elsewhere import resolve_elsewhere
+from kit.package.resolve.here import resolve_here
+from kit.package.resolve.lock import Lock, Pin, canonical
+from kit.package.resolve.starting import companions, known
 from kit.package.targets import Target
 from submission.checkpoint import LeftOut
 from submission.files import write_text
@@ -31,6 +36,8 @@ ORGANISER_NEEDS = ("numpy", "pandas", "polars", "protobuf", "pyarrow")
 """Imported by the organiser's `kaggle_evaluation`, which runs inside the bundle's environment."""
 BREAK_ON_CPU = ("torchaudio", "torchcodec", "torchvision")
 """Their builds on the index want CUDA libraries and make `import vllm` fail on a CPU."""
+_FORMAT = 2
+"""Of the locks in the cache; others are resolved anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +79,70 @@ def requirements(target: Target, root: Path = ROOT) -> list[str]:
     return sorted([*named, *(name for name in ORGANISER_NEEDS if name not in given)])
 
 
-def wheelhouse(target: Target, cache: Path, root: Path = ROOT) -> Wheelhouse:
-    """Resolve, download and check the wheels for `target`, or take them from `cache` if they are there.
+def resolve(target: Target, cache: Path, root: Path = ROOT, leave_out: Iterable[str] = ()) -> Lock:
+    """Which wheels the target needs: from `cache`, or resolved and kept there. Downloads no wheel.
+
+    Companions that keep a chosen package from compiling at start (`kit.package.resolve.starting`) are asked
+    for besides, each time until the index has them: without them the build is refused, unless `leave_out`
+    names the package.
 
     Raises:
-        ValueError: the requirements do not resolve, a package has no wheel for the target, or a download
-            failed; run again, what was downloaded is kept.
+        ValueError: the requirements do not resolve to wheels for the target; the message names the package.
     """
-    folder = cache / target.name
     constraints = root / "constraints.txt"
     needed = requirements(target, root)
-    lock = folder / f"{_key(target, needed, constraints)}.json"
-    kept = _read_lock(folder, lock)
-    if kept:
-        return kept
-    folder.mkdir(parents=True, exist_ok=True)
-    choice = lock.with_suffix(".txt")
-    if not choice.exists():
-        resolve = _resolve_here if target == _local_or_none() else _resolve_elsewhere
-        write_text(choice, resolve(target, needed, constraints))
-    left_out = BREAK_ON_CPU if target.engine == "cpu" else ()
-    names = _download(target, choice, folder, left_out)
-    wheels = tuple(sorted((describe(path, target) for path in names), key=lambda wheel: wheel.name))
-    house = Wheelhouse(folder, wheels, _reasons(left_out))
-    write_text(lock, json.dumps([asdict(wheel) for wheel in wheels], indent=1) + "\n")
-    return house
+    path = cache / target.name / f"{_key(target, needed, constraints)}.lock.json"
+    choose = resolve_here if target == _local_or_none() else resolve_elsewhere
+    lock = Lock.load(path) if path.exists() else choose(target, needed, constraints)
+    for companion in companions(without(lock, leave_out)[0], known()):
+        # That it cannot be had is said by `check_start`, with the way out.
+        with contextlib.suppress(ValueError):
+            lock = choose(target, [*needed, companion], constraints, told=False)
+            needed.append(companion)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock.save(path)
+    return lock
+
+
+def wheelhouse(target: Target, cache: Path, root: Path = ROOT, leave_out: Iterable[str] = ()) -> Wheelhouse:
+    """Resolve, download and check the wheels for `target`, or take them from `cache` if they are there.
+
+    Args:
+        leave_out: packages that are wanted by others and not taken along all the same.
+
+    Raises:
+        ValueError: the requirements do not resolve, a package has no wheel for the target, `leave_out` names
+            none of them, or a download failed; run again, what was downloaded is kept.
+    """
+    leave_out = tuple(leave_out)
+    lock = resolve(target, cache, root, leave_out)
+    kept, left_out = without(lock, leave_out)
+    folder = cache / target.name
+    text = json.dumps([_FORMAT, asdict(lock), [pin.name for pin in kept]])
+    done = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.wheels.json"
+    wheels = _read_done(folder, done)
+    if wheels is None:
+        _download(target, kept, folder)
+        wheels = tuple(_described(folder / pin.file, pin, target) for pin in kept)
+        write_text(done, json.dumps([asdict(wheel) for wheel in wheels], indent=1) + "\n")
+    return Wheelhouse(folder, wheels, left_out)
+
+
+def without(lock: Lock, leave_out: Iterable[str]) -> tuple[tuple[Pin, ...], tuple[LeftOut, ...]]:
+    """The pins that are taken along, and notes of those that are not.
+
+    Raises:
+        ValueError: a name in `leave_out` is not in the lock.
+    """
+    reasons = {}
+    if lock.target.endswith("-cpu"):
+        reasons = dict.fromkeys(BREAK_ON_CPU, "its build breaks `import vllm` on a CPU")
+    for name in canonical(leave_out):
+        if name not in lock.by_name:
+            raise ValueError(f"--leave-out {name}: no such wheel for {lock.target}; see --explain")
+        reasons[name] = "left out by --leave-out"
+    kept = tuple(pin for pin in lock.pins if pin.name not in reasons)
+    return kept, tuple(LeftOut(f"wheels/{name}", reason) for name, reason in reasons.items())
 
 
 def _local_or_none() -> Target | None:
@@ -106,10 +152,6 @@ def _local_or_none() -> Target | None:
         return None
 
 
-def _reasons(names: Iterable[str]) -> tuple[LeftOut, ...]:
-    return tuple(LeftOut(f"wheels/{name}", "its build breaks `import vllm` on a CPU") for name in names)
-
-
 def _key(target: Target, needed: Sequence[str], constraints: Path) -> str:
     try:
         pins = constraints.read_text(encoding="utf-8")
@@ -117,125 +159,50 @@ def _key(target: Target, needed: Sequence[str], constraints: Path) -> str:
         raise ValueError(
             f"{constraints} cannot be read ({error.strerror}); package from a checkout"
         ) from None
-    text = json.dumps([target.name, list(needed), BREAK_ON_CPU, pins])
+    text = json.dumps([_FORMAT, target.name, list(needed), pins])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read_lock(folder: Path, lock: Path) -> Wheelhouse | None:
-    """The finished choice, if its lock and every one of its files stand; their hashes are checked on copy."""
-    if not lock.exists():
+def _read_done(folder: Path, done: Path) -> tuple[Wheel, ...] | None:
+    """What was downloaded, if every one of its files stands; their hashes are checked on copy."""
+    if not done.exists():
         return None
-    wheels = tuple(Wheel(**item) for item in json.loads(lock.read_text(encoding="utf-8")))
+    wheels = tuple(Wheel(**item) for item in json.loads(done.read_text(encoding="utf-8")))
     whole = all(
         (folder / wheel.file).is_file() and (folder / wheel.file).stat().st_size == wheel.size
         for wheel in wheels
     )
-    left_out = BREAK_ON_CPU if "-cpu" in folder.name else ()
-    return Wheelhouse(folder, wheels, _reasons(left_out)) if whole else None
+    return wheels if whole else None
 
 
-def _resolve_here(target: Target, needed: Sequence[str], constraints: Path) -> str:
-    """Let pip choose for this interpreter; returns `name==version --hash=...` lines."""
-    with tempfile.TemporaryDirectory() as scratch:
-        report = Path(scratch) / "report.json"
-        command = [
-            *(sys.executable, "-P", "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"),
-            *("--only-binary=:all:", "--report", str(report), "--constraint", str(constraints), *needed),
-        ]
-        _run(command, f"pip could not resolve the wheels for {target.name}")
-        items = json.loads(report.read_text(encoding="utf-8"))["install"]
-    lines = []
-    for item in items:
-        metadata, hashes = item["metadata"], item["download_info"].get("archive_info", {}).get("hashes", {})
-        if "sha256" not in hashes:
-            raise ValueError(f"pip gave no SHA-256 for {metadata['name']}; update pip (26 or later)")
-        name = canonicalize_name(metadata["name"])
-        lines.append(f"{name}=={metadata['version']} --hash=sha256:{hashes['sha256']}\n")
-    return "".join(sorted(lines))
-
-
-def _resolve_elsewhere(target: Target, needed: Sequence[str], constraints: Path) -> str:
-    """Let uv choose for another Python or platform; returns a requirements file with hashes."""
-    try:
-        from uv import find_uv_bin
-    except ImportError:
-        raise ValueError(
-            f"target {target.name} is not this machine and needs uv: install `package`"
-        ) from None
-    with tempfile.TemporaryDirectory() as scratch:
-        wanted, chosen = Path(scratch) / "requirements.in", Path(scratch) / "requirements.txt"
-        wanted.write_text("\n".join(needed) + "\n", encoding="utf-8")
-        command = [
-            *(find_uv_bin(), "pip", "compile", "--quiet", "--only-binary", ":all:", "--generate-hashes"),
-            *("--no-annotate", "--no-header", "--python-version", target.python),
-            *("--python-platform", target.uv_platform, "--constraint", str(constraints)),
-            *("--output-file", str(chosen), str(wanted)),
-        ]
-        _run(
-            command,
-            f"uv could not resolve the wheels for {target.name}; a package may have wheels for a newer glibc "
-            "only (Kaggle's image takes manylinux_2_35)",
-        )
-        return chosen.read_text(encoding="utf-8")
-
-
-def _download(target: Target, choice: Path, folder: Path, left_out: Sequence[str]) -> list[Path]:
-    """Download the chosen wheels into `folder`, those already there excepted; returns them."""
-    wanted = [
-        line for line in _logical_lines(choice.read_text(encoding="utf-8")) if _name(line) not in left_out
-    ]
+def _download(target: Target, pins: Sequence[Pin], folder: Path) -> None:
+    """Download the chosen wheels into `folder`, those already there excepted."""
     here = target == _local_or_none()
     abroad = ["--python-version", target.python, "--implementation", "cp", "--abi", f"cp3{target.minor}"]
     abroad += [part for platform in target.platforms for part in ("--platform", platform)]
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch) / "requirements.txt"
-        listed.write_text("\n".join(wanted) + "\n", encoding="utf-8")
+        listed.write_text("".join(f"{pin.line}\n" for pin in pins), encoding="utf-8")
         common = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(listed)]
         where = [] if here else abroad
         command = [sys.executable, "-P", "-m", "pip", "download", *common, *where, "--dest", str(folder)]
-        _run(command, f"pip could not download the wheels for {target.name}")
-    return _chosen_files(wanted, folder, target)
-
-
-def _logical_lines(text: str) -> list[str]:
-    joined = text.replace("\\\n", " ").splitlines()
-    return [line.strip() for line in joined if line.strip() and not line.lstrip().startswith("#")]
-
-
-def _name(line: str) -> str:
-    return canonicalize_name(Requirement(line.split(" --hash", maxsplit=1)[0].strip()).name)
-
-
-def _chosen_files(wanted: Sequence[str], folder: Path, target: Target) -> list[Path]:
-    """The wheels in `folder` that the locked lines mean: same name, same version, one of the hashes."""
-    found = []
-    for line in wanted:
-        requirement = Requirement(line.split(" --hash", maxsplit=1)[0].strip())
-        fits = [
-            path
-            for path in folder.glob("*.whl")
-            if canonicalize_name(path.name.split("-")[0]) == canonicalize_name(requirement.name)
-            and requirement.specifier.contains(parse_wheel_filename(path.name)[1], prereleases=True)
-            and _sha256(path) in line
-        ]
-        if not fits:
-            raise ValueError(f"no wheel of {requirement} for {target.name} in {folder}; run the build again")
-        found.append(fits[0])
-    return found
-
-
-def _run(command: Sequence[str], failure: str) -> None:
-    """Run a resolver with its own messages shown; ValueError when it fails."""
-    try:
         done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise ValueError(f"{failure}: {command[0]} cannot be run ({error.strerror})") from None
     if done.returncode:
         raise ValueError(
-            f"{failure} (exit code {done.returncode}, its own words are above); check the network and the "
-            "configuration of the index (CPU builds of torch come from a folder or index of their own), then "
-            "run again: what was downloaded is kept"
+            f"pip could not download the wheels for {target.name} (exit code {done.returncode}, its own "
+            "words are above); check the network and the configuration of the index, then run again: what "
+            "was downloaded is kept"
         )
+
+
+def _described(path: Path, pin: Pin, target: Target) -> Wheel:
+    """The downloaded wheel, once it is the one that was chosen."""
+    if not path.is_file():
+        raise ValueError(f"no wheel {pin.file} for {target.name} in {path.parent}; run the build again")
+    wheel = describe(path, target)
+    if wheel.sha256 != pin.sha256:
+        raise ValueError(f"{path} is not the wheel that was chosen; remove it and run the build again")
+    return wheel
 
 
 def describe(path: Path, target: Target) -> Wheel:

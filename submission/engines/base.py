@@ -4,11 +4,16 @@ Prompts are token ids, not text: what a chat template renders is tokenized exact
 that continues its own text after a tool call appends ids instead of guessing at re-tokenization.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 FinishReason = Literal["stop", "length"]
+SWITCH_SECONDS = 120.0
+"""For an engine to fall asleep or to wake: tens of gigabytes go to the machine's memory and back."""
+MakeRoom = Callable[[bool], Awaitable[bool]]
+"""Ends who shares the GPU, if need be, before an engine is started anew; given is whether a start has failed,
+the answer is whether anybody was ended."""
 
 
 class EngineError(RuntimeError):
@@ -104,3 +109,20 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free everything; idempotent."""
+
+
+@runtime_checkable
+class SleepingEngine(Protocol):
+    """An engine that can give the GPU's memory back for a while; what it is asked meanwhile waits."""
+
+    def hindrance(self) -> str:
+        """Why it cannot sleep now, "" if it can: there must be no sample that it writes."""
+
+    async def sleep(self) -> None:
+        """Give the memory back. Raises EngineError; it is then awake, or started anew."""
+
+    async def wake(self) -> None:
+        """Take the memory back; at once where it is awake. Raises EngineError; it is then started anew."""
+
+    def share(self, make_room: MakeRoom) -> None:
+        """Have this called before each start but the first."""

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from submission.degrade import Serving
 from submission.engines.base import Chunk, EngineError, SampleRequest
@@ -80,6 +80,7 @@ class EngineProcess:
         self.ended = asyncio.Event()
         """Set as soon as it is of no more use."""
         self._started: asyncio.Future[str] | None = None
+        self._switched: asyncio.Future[str] | None = None
         self._killing: asyncio.Task[None] | None = None
 
     @property
@@ -163,6 +164,17 @@ class EngineProcess:
         """End a sample from outside; its stream ends without a reason."""
         if request_id in self._names:
             self._tell(do="abort", number=self._names[request_id])
+
+    async def switch(self, what: Literal["sleep", "wake"]) -> None:
+        """Have the engine fall asleep or wake. Raises EngineError, EngineLostError if the process ends."""
+        assert self._switched is None or self._switched.done(), "one switch at a time"
+        if self.ended.is_set():
+            raise EngineLostError(f"the engine {self.why}")
+        self._switched = asyncio.get_running_loop().create_future()
+        self._tell(do=what)
+        fault = await self._switched
+        if fault:
+            raise EngineError(fault)
 
     async def close(self) -> None:
         """Let the engine end by itself, then end what is left; idempotent."""
@@ -253,6 +265,12 @@ class EngineProcess:
             self.max_context = message.get("ready", 0)
             self._started.set_result(str(message.get("fatal", "")))
             return
+        if "switched" in message:
+            if self._switched is None or type(message["switched"]) is not str:
+                raise _GarbageError
+            if not self._switched.done():  # else nobody waits any more
+                self._switched.set_result(message["switched"])
+            return
         chunk, over, error = _checked(message)
         self.news += 1
         queue = self._open.get(message["number"])
@@ -274,6 +292,8 @@ class EngineProcess:
             queue.put_nowait(EngineLostError(f"the engine {why}"))
         if self._started is not None and not self._started.done():
             self._started.set_result(f"the engine's process {why} before it was ready")
+        if self._switched is not None and not self._switched.done():
+            self._switched.set_exception(EngineLostError(f"the engine {why}"))
 
 
 class _GarbageError(Exception):

@@ -6,8 +6,9 @@ CHANNEL is a socket's descriptor; FACTORY (`module:function`) makes the engine, 
 Chunks of one sample that come within `GATHER_SECONDS` travel together, so that an engine which yields every
 token costs no process switch a token; the end of a sample travels at once.
 
-Incoming: `start` (settings, model), `generate` (number, request), `cancel` and `abort` (number), `close`.
-Outgoing: `ready` or `fatal` after a start, then pieces of samples by number (see `Outgoing.message`).
+Incoming: `start` (settings, model), `generate` (number, request), `cancel` and `abort` (number), `sleep` and
+`wake`, `close`. Outgoing: `ready` or `fatal` after a start, `switched` (why not, "" if so) after a `sleep` or
+`wake`, and pieces of samples by number (see `Outgoing.message`).
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from submission.engines.base import Chunk, Engine, FinishReason, SampleRequest, Sampling
+from submission.engines.base import Chunk, Engine, FinishReason, SampleRequest, Sampling, SleepingEngine
 from submission.frames import ClosedError, Parser, encode
 from submission.settings import EngineSettings
 
@@ -87,6 +88,7 @@ class Host:
         sender = asyncio.create_task(self._send())
         parser = Parser()
         starting: asyncio.Task[None] | None = None
+        switching: asyncio.Task[None] | None = None
         try:
             while data := await reader.read(_READ_BYTES):
                 for message in parser.feed(data):
@@ -99,10 +101,12 @@ class Host:
                             self._cancel(message["number"])
                         case "abort":
                             await self._abort(message["number"])
+                        case "sleep" | "wake":
+                            switching = asyncio.create_task(self._switch(message["do"]))
                         case "close":
                             return
         finally:
-            for task in (starting, sender, *self._tasks.values()):
+            for task in (starting, switching, sender, *self._tasks.values()):
                 if task is not None:
                     task.cancel()
             if self._engine is not None:
@@ -122,6 +126,21 @@ class Host:
             self._writer.write(encode({"fatal": f"{type(error).__name__}: {error}"}))
         else:
             self._writer.write(encode({"ready": self._engine.max_context}))
+
+    async def _switch(self, what: str) -> None:
+        """Fall asleep or wake, and tell how that went."""
+        fault = ""
+        engine: object = self._engine
+        try:
+            if not isinstance(engine, SleepingEngine):
+                fault = f"{type(engine).__name__} cannot {what}"
+            elif what == "sleep":
+                await engine.sleep()
+            else:
+                await engine.wake()
+        except Exception as error:  # noqa: BLE001 - told to the parent
+            fault = str(error) or type(error).__name__
+        self._writer.write(encode({"switched": fault}))
 
     def _generate(self, message: dict[str, Any]) -> None:
         asked, number = message["request"], message["number"]

@@ -16,10 +16,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from submission.degrade import Serving, degrade, forgive, next_rung
-from submission.engines.base import Chunk, EngineError, Message, SampleRequest
+from submission.engines.base import SWITCH_SECONDS, Chunk, EngineError, MakeRoom, Message, SampleRequest
 from submission.engines.child import FACTORY, EngineLostError, EngineProcess
 from submission.engines.prompts import Encoder, Prompts, load_encoder
 from submission.engines.resumption import Resumption
@@ -82,6 +82,8 @@ class SupervisedEngine:
         self._prompts = Prompts()
         self._max_context = 0
         self._process: EngineProcess | None = None
+        self._asleep: EngineProcess | None = None
+        self._make_room: MakeRoom | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._given_up = ""
         self._waiting: set[asyncio.Future[EngineProcess | None]] = set()
@@ -177,6 +179,49 @@ class SupervisedEngine:
         if self._process is not None:
             self._process.abort(request_id)
 
+    # --- sleep -----------------------------------------------------------------------------------
+
+    def share(self, make_room: MakeRoom) -> None:
+        """See `SleepingEngine`."""
+        self._make_room = make_room
+
+    def hindrance(self) -> str:
+        """See `SleepingEngine`."""
+        if self._given_up or self._process is None or self._process.ended.is_set():
+            return "there is no engine"
+        return f"{len(self._samples)} samples are being written" if self._samples else ""
+
+    async def sleep(self) -> None:
+        """Give the GPU's memory back until `wake`; samples that are asked for meanwhile wait.
+
+        Raises:
+            EngineError: it did not; it has been ended, and another is started.
+        """
+        process = self._process
+        assert process is not None and not self._samples, "ask `hindrance` first"
+        self._asleep = process
+        await self._switch(process, "sleep")
+
+    async def wake(self) -> None:
+        """Take the memory back. Raises EngineError as `sleep` does; at once where nobody sleeps."""
+        process = self._asleep
+        if process is None:
+            return
+        if process is self._process and not process.ended.is_set():
+            await self._switch(process, "wake")
+        self._asleep = None
+        if process is self._process and not process.ended.is_set():
+            self._serve(process)
+
+    async def _switch(self, process: EngineProcess, what: Literal["sleep", "wake"]) -> None:
+        try:
+            async with asyncio.timeout(SWITCH_SECONDS):
+                await process.switch(what)
+        except (EngineError, TimeoutError) as error:
+            why = f"did not {what}: {str(error) or f'not within {SWITCH_SECONDS:.0f} s'}"
+            await process.kill(why)  # the keeper starts another
+            raise EngineError(f"the engine {why}") from error
+
     async def close(self) -> None:
         """End the engine and everything that belongs to it; idempotent."""
         self._give_up("the engine is closed")
@@ -193,8 +238,9 @@ class SupervisedEngine:
         """The process that serves, as soon as there is one; None if the sample is aborted meanwhile."""
         if self._given_up:
             raise EngineLostError(self._given_up)
-        if self._process is not None and not self._process.ended.is_set():
-            return self._process
+        process = self._process
+        if process is not None and process is not self._asleep and not process.ended.is_set():
+            return process
         live.waiting = asyncio.get_running_loop().create_future()
         self._waiting.add(live.waiting)
         try:
@@ -267,6 +313,8 @@ class SupervisedEngine:
             return
         # What a new engine would do again is not tried again.
         again = serves and not process.overfull
+        if self._make_room is not None and await self._make_room(not serves):
+            again = True
         self._failures = self._failures + 1 if again else next_rung(self._failures)
         if why and process.verdict:
             why += f"; it {process.verdict}"

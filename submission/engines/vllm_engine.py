@@ -17,7 +17,15 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from submission.engines.base import Chunk, EngineError, FinishReason, Message, SampleRequest, Sampling
+from submission.engines.base import (
+    Chunk,
+    EngineError,
+    FinishReason,
+    MakeRoom,
+    Message,
+    SampleRequest,
+    Sampling,
+)
 from submission.engines.tokenizer import CheckpointEngine
 from submission.offline import go_offline
 from submission.settings import EngineSettings
@@ -58,6 +66,8 @@ class VllmEngine(CheckpointEngine):
         self._arguments = dict(arguments or {})
         self._engine: AsyncLLM | None = None
         self._processes: list[BaseProcess] = []
+        self._writing = 0
+        self._asleep = False
 
     @property
     def llm(self) -> "AsyncLLM":
@@ -104,12 +114,14 @@ class VllmEngine(CheckpointEngine):
         assert self._engine is not None, "start() first"
         prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt)}
         stream = self._engine.generate(prompt, _sampling_params(request), request.request_id)
+        self._writing += 1
         try:
             async for output in stream:
                 yield _chunk(output.outputs[0], output.num_cached_tokens)
         except Exception as error:
             raise EngineError(f"vllm lost the sample: {type(error).__name__}: {error}") from error
         finally:
+            self._writing -= 1
             # Closing the inner stream is what makes vllm abort; garbage collection would do it some day.
             await stream.aclose()
 
@@ -117,6 +129,33 @@ class VllmEngine(CheckpointEngine):
         """End one sample in the engine."""
         if self._engine is not None:
             await self._engine.abort(request_id)
+
+    def hindrance(self) -> str:
+        """See `SleepingEngine`."""
+        if self._engine is None:
+            return "there is no engine"
+        return f"{self._writing} samples are being written" if self._writing else ""
+
+    async def sleep(self) -> None:
+        """Move the weights to the machine's memory and drop the cache; only pauses where there is no GPU."""
+        self._asleep = True
+        try:
+            await self.llm.sleep(level=1)
+        except Exception as error:
+            raise EngineError(f"vllm did not fall asleep: {type(error).__name__}: {error}") from error
+
+    async def wake(self) -> None:
+        """Move the weights back; at once where it is awake."""
+        if not self._asleep:
+            return
+        try:
+            await self.llm.wake_up()
+        except Exception as error:
+            raise EngineError(f"vllm did not wake: {type(error).__name__}: {error}") from error
+        self._asleep = False
+
+    def share(self, make_room: MakeRoom) -> None:
+        """It is never started anew: nothing to make room for."""
 
     async def close(self) -> None:
         """Stop the engine process."""
@@ -163,6 +202,8 @@ def engine_arguments(model: Path, settings: EngineSettings, max_context: int) ->
             "tensor_parallel_size": settings.tensor_parallel_size,
             "kv_cache_dtype": settings.kv_cache_dtype,
         }
+        if settings.sleep_mode:
+            arguments["enable_sleep_mode"] = True
     return arguments
 
 

@@ -16,7 +16,8 @@ def make_scorer(settings: ContestSettings, folder: Path | None) -> Scorer | None
         engine = settings.engine.model_copy(
             update={
                 "kind": "vllm",
-                "gpu_memory_utilization": settings.prm.gpu_memory_utilization,
+                "gpu_memory_utilization": settings.prm.share,
+                "sleep_mode": settings.prm.swap,
                 "cpu_kv_cache_gib": 1,
             }
         )

@@ -4,6 +4,7 @@ Run as `python -m submission.prm.vllm_child`. Framed JSON each way (`submission.
 {"folder", "head", "context", "settings"} in and {"ready": true} or {"error"} out. Then {"sequences": ids,
 "wanted": places, "fresh": bool} in and {"rows"} out: of each sequence, a wanted place's logits (of `logprob`:
 its log-probability). It is null for a place that came out of the prefix cache, unless `fresh` forbids that.
+{"do": "sleep"} gives the GPU's memory back and {"do": "wake"} takes it again; {"done": true} out.
 """
 
 import os
@@ -11,25 +12,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from submission.engines.child_main import follow_parent
 from submission.engines.vllm_engine import engine_arguments, prepare_environment
 from submission.frames import Channel, ClosedError
 from submission.offline import go_offline
 from submission.settings import EngineSettings
 
 Rows = list[list[Any]]
+Answerer = Callable[[dict[str, Any]], dict[str, Any]]
 Reader = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]], bool], Rows]
 _ASYNC_ONLY = ("enable_log_requests", "stream_interval")
 
 
 def main() -> None:
     """Serve until the parent closes its end."""
+    follow_parent()  # in the midst of a long batch nobody reads the pipe
     # The protocol keeps the real stdout; what a library prints goes to the log.
     channel = Channel(os.dup(0), os.dup(1))
     os.dup2(2, 1)
     try:
         setup = channel.receive()
         try:
-            read = _load(setup)
+            answer = _load(setup)
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to tell
             channel.send({"error": f"{type(error).__name__}: {error}"})
             return
@@ -37,16 +41,16 @@ def main() -> None:
         while True:
             question = channel.receive()
             try:
-                rows = read(question["sequences"], question["wanted"], question["fresh"])
+                said = answer(question)
             except Exception as error:  # noqa: BLE001 - the same
                 channel.send({"error": f"{type(error).__name__}: {error}"})
                 return
-            channel.send({"rows": rows})
+            channel.send(said)
     except ClosedError:
         return
 
 
-def _load(setup: dict[str, Any]) -> Reader:
+def _load(setup: dict[str, Any]) -> Answerer:
     go_offline()
     settings = EngineSettings.parse(setup["settings"], "settings")
     prepare_environment(settings)
@@ -61,10 +65,26 @@ def _load(setup: dict[str, Any]) -> Reader:
     for name in _ASYNC_ONLY:
         arguments.pop(name, None)
     if logprob:
-        return _prompt_logprobs(LLM(**arguments))
+        llm = LLM(**arguments)
+        return _answerer(llm, _prompt_logprobs(llm))
     # Every token's row, and the places counted by us: step pooling would search for the separator's id.
     pooler = PoolerConfig(task="token_classify", tok_pooling_type="ALL")
-    return _token_logits(LLM(**arguments, runner="pooling", pooler_config=pooler))
+    llm = LLM(**arguments, runner="pooling", pooler_config=pooler)
+    return _answerer(llm, _token_logits(llm))
+
+
+def _answerer(llm: Any, read: Reader) -> Answerer:
+    def answer(question: dict[str, Any]) -> dict[str, Any]:
+        match question.get("do"):
+            case "sleep":
+                llm.sleep(level=1)
+            case "wake":
+                llm.wake_up()
+            case _:
+                return {"rows": read(question["sequences"], question["wanted"], question["fresh"])}
+        return {"done": True}
+
+    return answer
 
 
 def _token_logits(llm: Any) -> Reader:
@@ -104,3 +124,5 @@ def _prompt_logprobs(llm: Any) -> Reader:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":
+    follow_parent()

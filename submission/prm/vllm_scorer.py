@@ -17,9 +17,9 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-from submission.engines.base import EngineError
+from submission.engines.base import SWITCH_SECONDS, EngineError
 from submission.frames import Channel, ClosedError, Parser
 from submission.prm.heads import PrmConfig
 from submission.prm.layout import Layout, Long
@@ -50,6 +50,20 @@ class VllmScorer(CheckpointScorer):
         self._settings = settings or EngineSettings()
         self._child: _Child | None = None
 
+    async def sleep(self) -> None:
+        """Give the GPU's memory back, once what is being scored is done. Raises EngineError."""
+        await asyncio.to_thread(self._switch, "sleep")
+
+    async def wake(self) -> None:
+        """Take the memory back. Raises EngineError."""
+        await asyncio.to_thread(self._switch, "wake")
+
+    def _switch(self, what: Literal["sleep", "wake"]) -> None:
+        with self._lock:
+            if self._child is None:
+                raise EngineError("the PRM's engine is closed")
+            self._child.ask({"do": what}, threading.Event(), time.monotonic() + SWITCH_SECONDS)
+
     async def close(self) -> None:
         """End the engine's process; scores under way are lost."""
         child, self._child = self._child, None
@@ -73,11 +87,12 @@ class VllmScorer(CheckpointScorer):
             "settings": self._settings.model_dump(mode="json"),
         }
         try:
-            child.ask(setup, threading.Event(), time.monotonic() + START_SECONDS)
+            with self._lock:
+                child.ask(setup, threading.Event(), time.monotonic() + START_SECONDS)
         except BaseException:
             self._child = None
             child.kill()
-            child.release()
+            self._release(child)
             raise
 
     def _log_odds(
@@ -148,6 +163,7 @@ class _Child:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by release()
         self._parser = Parser()
         self._owed = 0
+        self._released = False
         self._process = subprocess.Popen(
             [sys.executable, "-B", "-P", "-m", _CHILD],
             stdin=subprocess.PIPE,
@@ -192,7 +208,10 @@ class _Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def release(self) -> None:
-        """Reap a killed process and close what leads to it; only where no other thread asks it."""
+        """Reap a killed process and close what leads to it, once; only where no other thread asks it."""
+        if self._released:
+            return
+        self._released = True
         self._process.wait()
         self._channel.close()
         self._log.close()

@@ -23,6 +23,9 @@ class Insight:
         cached: share of all prompt tokens that the engine's prefix cache held.
         calls, failures: of tools.
         opinions: of verifiers and selectors.
+        swaps: problems for whose scores engine and PRM changed places (`prm.swap`).
+        swap: seconds of one, mean; None without any.
+        unscored: problems that scores could have decided and that got none.
     """
 
     problems: int
@@ -36,6 +39,9 @@ class Insight:
     calls: int
     failures: int
     opinions: int
+    swaps: int = 0
+    swap: float | None = None
+    unscored: int = 0
 
 
 def insight(outcome: ContestResults) -> Insight:
@@ -46,6 +52,7 @@ def insight(outcome: ContestResults) -> Insight:
     correlation, effective = _correlation(right)
     samples = [sample for result in outcome.results for sample in result.samples]
     prompted = sum(sample.prompted for sample in samples)
+    swaps = [result.swap for result in outcome.results if result.swap]
     known = [result for result in graded if result.plain is not None]
     return Insight(
         problems=len(graded),
@@ -59,6 +66,9 @@ def insight(outcome: ContestResults) -> Insight:
         calls=sum(len(sample.calls) for sample in samples),
         failures=sum(call.failed for sample in samples for call in sample.calls),
         opinions=sum(len(result.opinions) for result in outcome.results),
+        swaps=len(swaps),
+        swap=math.fsum(swaps) / len(swaps) if swaps else None,
+        unscored=sum(bool(result.unscored) for result in outcome.results),
     )
 
 

@@ -39,6 +39,10 @@ class Result:
     rule: str = ""
     totals: tuple[tuple[int, float], ...] = ()
     opinions: tuple[OpinionLine, ...] = ()
+    swap: float | None = None
+    """Seconds for engine and PRM to change places and back, where they did or were to (`prm.swap`)."""
+    unscored: str = ""
+    """Why there are no scores then."""
     scores: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """PRM scores of a sample's steps, by its attempt."""
 
@@ -159,5 +163,7 @@ def _recorded(result: Result, answer: AnswerLine) -> Result:
         rule=answer.rule,
         totals=tuple((int(pair[0]), pair[1]) for pair in answer.totals),
         opinions=tuple(answer.opinions),
+        swap=answer.swap,
+        unscored=answer.unscored,
         scores={int(row[0]): tuple(row[1:]) for row in answer.scores},
     )

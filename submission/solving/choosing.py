@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from submission.selection.candidate import Candidate
 from submission.selection.rule import LEAST_KNOWN, PLAIN, Rule, known_share, prm_scores, ranked, weights
@@ -59,6 +59,17 @@ def choose(
         rule=said,
         prm_means=_prm_means(candidates, rule),
     )
+
+
+def undecided(
+    candidates: Sequence[Candidate], rule: Rule, opinions: Sequence[Opinion] = (), opinion_votes: float = 1.0
+) -> bool:
+    """Whether step scores could change the answer: each in turn is given the best, the others the worst."""
+    chosen = set()
+    for answer in {one.answer for one in candidates if one.answer is not None}:
+        scored = [replace(one, steps=(1.0 if one.answer == answer else 0.0,)) for one in candidates]
+        chosen.add(choose(scored, rule, opinions, opinion_votes).answer)
+    return len(chosen) > 1
 
 
 def _extra(opinions: Sequence[Opinion], votes: float) -> dict[int, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from submission.agents.tool_writer import ToolCall
+from submission.prm.turns import Turn
 from submission.selection.candidate import Candidate
 
 Finish = Literal["running", "stop", "length", "aborted", "error"]
@@ -95,6 +96,7 @@ class Solution:
         totals: (answer, total) under that rule, the chosen one first.
         prm_means: mean aggregated PRM score of each answer; empty where nothing was scored.
         opinions: of verifiers and selectors.
+        turn: the PRM's on the GPU that it shares; None where it shares none, or had nothing to decide.
     """
 
     answer: int
@@ -108,3 +110,4 @@ class Solution:
     totals: tuple[tuple[int, float], ...] = ()
     prm_means: Mapping[int, float] = field(default_factory=dict)
     opinions: tuple[Opinion, ...] = ()
+    turn: Turn | None = None

@@ -17,12 +17,14 @@ from submission.agents.team import Role, Team
 from submission.agents.tool_writer import Written
 from submission.engines.base import Engine
 from submission.policies import Policy, Running, Situation
+from submission.prm.turns import Turns
 from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestRules, SolverSettings
 from submission.solving.aside import Aside
-from submission.solving.choosing import Choice, choose
+from submission.solving.choosing import Choice, choose, undecided
 from submission.solving.deciding import make_policy
 from submission.solving.drawing import Asked, Drawer
+from submission.solving.late_scoring import LateScoring
 from submission.solving.sample import Opinion, Sample, Solution, Source
 from submission.solving.scoring import Scoring, StepScorer
 from submission.solving.second_look import SecondLook, split
@@ -46,7 +48,7 @@ class Solver:
         rules: range of answers.
         team: who draws and checks; by default one step-by-step solver.
         seats: in the sandbox, for roles that run code; a role without one writes without tools.
-        scorer: a started process reward model.
+        scorer: a started process reward model; `Turns` where it shares the GPU with the engine.
         rule: how the answer is chosen; only what a calibration has shown to help may differ from the vote.
     """
 
@@ -58,7 +60,7 @@ class Solver:
         *,
         team: Team | None = None,
         seats: Seats | None = None,
-        scorer: StepScorer | None = None,
+        scorer: StepScorer | Turns | None = None,
         rule: Rule = PLAIN,
     ) -> None:
         self.settings = settings
@@ -134,7 +136,17 @@ class _Run:
         self._look: SecondLook | None = None
         self._opinions: tuple[Opinion, ...] = ()
         self._aside = Aside()
-        self._scoring = Scoring(solver.scorer, text) if solver.scorer is not None else None
+        self._scoring = self._make_scoring(solver.scorer)
+
+    def _make_scoring(self, scorer: StepScorer | Turns | None) -> Scoring | LateScoring | None:
+        if isinstance(scorer, Turns):
+            return LateScoring(scorer, self._text, self._undecided)
+        return None if scorer is None else Scoring(scorer, self._text)
+
+    def _undecided(self, samples: Sequence[Sample]) -> bool:
+        solver = self._solver
+        candidates = [sample.candidate() for sample in sorted(samples, key=lambda sample: sample.seconds)]
+        return undecided(candidates, solver.rule, self._opinions, solver.settings.opinion_votes)
 
     def prepare(self) -> str:
         """Render the prompts. Returns why the problem cannot be sampled, "" if it can."""
@@ -285,6 +297,7 @@ class _Run:
             totals=choice.totals,
             prm_means=choice.prm_means,
             opinions=self._opinions,
+            turn=self._scoring.turn if isinstance(self._scoring, LateScoring) else None,
         )
 
     def _source(self, choice: Choice) -> Source:

@@ -84,7 +84,7 @@ def test_override_values_are_toml_or_bare_text(override: str, expected: Whole) -
         ("part..size=3", "is not of the form"),
         (".size=3", "is not of the form"),
         ("rate.deep=3", "rate: Input should be a valid number"),
-        ("part.sise=3", r"unknown key 'part\.sise' \(did you mean 'size'\?\); valid keys: names, size"),
+        ("part.sise=3", r"unknown key 'part\.sise' \(did you mean 'size'\?\); valid keys: size, names$"),
         ("zzz=3", r"unknown key 'zzz'; valid keys: label, limit, maybe, part, parts, rate"),
         ("maybe.zzz=3", r"unknown key 'maybe\.zzz'; valid keys: names, size"),
         ("parts=[{zzz=3}]", r"unknown key 'parts\.0\.zzz'; valid keys: names, size"),
@@ -97,6 +97,62 @@ def test_override_values_are_toml_or_bare_text(override: str, expected: Whole) -
 def test_bad_override_names_key_and_choices(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Whole.load(None, [override])
+
+
+class Deep(Recipe):
+    """A section of a section."""
+
+    mixed: int = 0
+    rate: float = 0.0
+
+
+class Outer(Recipe):
+    """A section with one of its own."""
+
+    deep: Deep = Deep()
+    depth: int = 1
+
+
+class Sections(Recipe):
+    """Keys that one section has, that several have, and that the top level has too."""
+
+    rate: float = 0.5
+    outer: Outer = Outer()
+    part: Part = Part()
+    maybe: Part | None = None
+    rows: tuple[Deep, ...] | None = None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["depth=2"], Sections(outer=Outer(depth=2))),
+        (["mixed=2"], Sections(outer=Outer(deep=Deep(mixed=2)))),
+        (["deep={mixed=2}"], Sections(outer=Outer(deep=Deep(mixed=2)))),
+        (["rate=2"], Sections(rate=2.0)),  # the top level's own goes before a section's
+        (["depth=2", "mixed=3", "outer.depth=4"], Sections(outer=Outer(deep=Deep(mixed=3), depth=4))),
+    ],
+)
+def test_a_bare_key_is_found_in_its_section(overrides: list[str], expected: Sections) -> None:
+    assert Sections.load(None, overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("size=1", r"^override 'size=1': 'size' is ambiguous; name one of part\.size, maybe\.size$"),
+        (
+            "mixd=1",
+            r"'mixd' \(did you mean 'outer\.deep\.mixed'\?\); valid keys: outer\.deep\.mixed, maybe",
+        ),
+        ("mixed=x", r"outer\.deep\.mixed: Input should be a valid integer.*\(got 'x'\)"),
+        ("outer.mixed=1", r"unknown key 'outer\.mixed'; valid keys: deep, depth$"),
+        ("zzz=1", r"unknown key 'zzz'; valid keys: maybe, outer, part, rate, rows$"),
+    ],
+)
+def test_a_bare_key_that_fits_nowhere_or_twice_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sections.load(None, [override])
 
 
 def test_override_through_a_value_is_refused(tmp_path: Path) -> None:

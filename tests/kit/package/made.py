@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def make_checkpoint(
         for shard in set(names.values()):
             save_file({name: tensors[name] for name in TENSORS if names[name] == shard}, folder / shard)
         write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": names})
-    write_json(folder / "config.json", {**CONFIG, **(config or {})})
+    write_json(folder / "config.json", {**CONFIG, "vocab_size": rows, **(config or {})})
     write_json(folder / "generation_config.json", {"eos_token_id": 2})
     write_json(
         folder / "tokenizer.json", {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}
@@ -66,11 +67,15 @@ def make_wheel(
     version: str = "1.0",
     tag: str = "py3-none-any",
     source: str = "VALUE = 42\n",
+    *,
+    requires: Sequence[str] = (),
+    extra: Mapping[str | zipfile.ZipInfo, bytes] | None = None,
 ) -> Path:
-    """A real wheel with one module that pip installs."""
+    """A real wheel with one module that pip installs; `extra` are members that its RECORD does not know."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
+    metadata += "".join(f"Requires-Dist: {text}\n" for text in requires)
     files = {
         f"{name}.py": source,
         f"{info}/METADATA": metadata,
@@ -84,6 +89,8 @@ def make_wheel(
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
             archive.writestr(path, text)
+        for member, content in (extra or {}).items():
+            archive.writestr(member, content, compress_type=zipfile.ZIP_DEFLATED)
     return wheel
 
 

@@ -23,6 +23,7 @@ from kit.package.contents import git_state, plan, settings_toml
 from kit.package.targets import Target
 from submission.bundle import Bundle, quick_check, verify
 from submission.checkpoint import inspect
+from submission.preflight import check_release
 from submission.settings import ContestSettings, profile_path
 from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse, tree
 
@@ -356,3 +357,25 @@ def test_the_size_check_sees_a_wrong_size_in_a_real_bundle(model: Path, tmp_path
     out = make_bundle(tmp_path / "b", model)
     os.truncate(out / "model" / "model-00001-of-00002.safetensors", 100)
     assert [found.path for found in quick_check(out)] == ["model/model-00001-of-00002.safetensors"]
+
+
+def test_a_bundle_of_before_can_be_opened_verified_and_judged(model: Path, tmp_path: Path) -> None:
+    """Keys were added to the manifest since; its version tells a form that cannot be read."""
+    out = make_bundle(tmp_path / "b", model)
+    manifest = json.loads((out / "manifest.json").read_text())
+    for key in ("rules", "not_rehearsed_here"):
+        del manifest[key]
+    for key in ("released", "provenance"):
+        del manifest["model"][key]
+    manifest["files"] = [entry for entry in manifest["files"] if entry["path"] != "sbom.cdx.json"]
+    (out / "sbom.cdx.json").unlink()
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(out) == []
+    rules = ContestSettings().rules.model_copy(update={"released_before": "2026-03-15"})
+    assert check_release(rules, manifest).ok
+    make_bundle(out, model)  # and replaced
+    (out / "manifest.json").write_text(json.dumps({**manifest, "version": 3}))
+    with pytest.raises(
+        ValueError, match=r"version 3 is not 1, the one this code reads.*build the bundle again"
+    ):
+        Bundle.open(out)

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,16 +10,23 @@ from pathlib import Path
 import pytest
 
 from kit.package import __main__ as main
-from submission.bundle import verify
+from kit.package.contents import changed_files, check_clean, git_state
+from submission.bundle import Bundle, verify
+from submission.preflight import check_licence, check_release
 from submission.settings import ContestSettings
 from tests.kit.package.made import make_bundle, make_checkpoint
+from tests.kit.package.proof.test_signature import make_key
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def package(*arguments: object) -> subprocess.CompletedProcess[str]:
+def package(*arguments: object, clean: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the packager; a build is told that the checkout may be dirty, unless it must be `clean`."""
+    words = [str(word) for word in arguments]
+    if words and words[0] != "--help" and words[0].startswith("-") and not clean:
+        words.append("--allow-dirty")
     return subprocess.run(
-        [sys.executable, "-m", "kit.package", *map(str, arguments)],
+        [sys.executable, "-m", "kit.package", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -133,6 +141,109 @@ def test_a_wheel_cache_with_markup_in_its_name(
     assert done.returncode == 2
     assert f"(kept in {cache}/" in done.stderr
     assert "pip could not resolve" in done.stderr
+
+
+def checkout(folder: Path) -> Path:
+    """A git checkout of one file, clean."""
+    folder.mkdir()
+    (folder / "code.py").write_text("1\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run([str(shutil.which("git")), "-C", str(folder), *words], check=True)
+    return folder
+
+
+def test_a_dirty_checkout_is_refused_and_says_so_where_it_is_allowed(tmp_path: Path) -> None:
+    root = checkout(tmp_path / "checkout")
+    check_clean(root)
+    state = git_state(root)
+    assert state is not None and state["dirty"] is False and len(state["revision"]) == 40
+    (root / "code.py").write_text("2\n")
+    (root / "new.py").write_text("3\n")
+    with pytest.raises(ValueError, match=r"2 changed files \(code\.py, new\.py\).*--allow-dirty"):
+        check_clean(root)
+    assert git_state(root) == {**state, "dirty": True}
+    check_clean(tmp_path)  # no checkout at all
+
+
+def test_the_command_asks_for_a_clean_checkout(model: Path, tmp_path: Path) -> None:
+    arguments = ("--model", model, "--out", tmp_path / "b", "--dry-run", "--no-wheels")
+    changed = changed_files(ROOT)
+    done = package(*arguments, clean=True)
+    if changed:
+        assert (done.returncode, "--allow-dirty" in done.stderr) == (2, True)
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_breach_of_the_contests_rules_stops_the_build_unless_ignored(model: Path, tmp_path: Path) -> None:
+    (model / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nreleased: 2026-06-01\n---\n")
+    out = tmp_path / "b"
+    build = ["--model", model, "--out", out, "--no-wheels", "--rule", "released_before=2026-03-15"]
+    build += ["--set", "rules.answer_max=999"]
+    done = package(*build)
+    assert done.returncode == 2
+    assert "breaks 3 rules of aimo3" in done.stderr
+    for word in ("cc-by-nc-4.0", "came out on 2026-06-01", "0 to 999"):
+        assert word in done.stderr
+    assert not out.exists()
+    done = package(
+        *build,
+        *(
+            "--ignore-rule",
+            "model-licence",
+            "--ignore-rule",
+            "answer-range",
+            "--model-released",
+            "2025-08-05",
+        ),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rule model-licence is ignored" in done.stderr
+    data = Bundle.open(out).manifest.data
+    assert [breach["rule"] for breach in data["rules"]["ignored"]] == ["answer-range", "model-licence"]
+    assert data["model"]["released"] == "2025-08-05"
+    # The preflight at the contest reads the same manifest.
+    rules = ContestSettings.load(out / "contest.toml").rules.model_copy(
+        update={"released_before": "2025-08-05", "licenses": ("apache-2.0",)}
+    )
+    assert not check_release(rules, dict(data)).ok
+    assert not check_licence(rules, dict(data)).ok
+
+
+def test_a_signed_build_is_verified_by_its_signer(model: Path, tmp_path: Path) -> None:
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    key, out = make_key(tmp_path / "keys", "mine"), tmp_path / "b"
+    done = package("--model", model, "--out", out, "--no-wheels", "--sign", key)
+    assert done.returncode == 0, done.stderr
+    assert "b.sig" in done.stderr
+    (tmp_path / "signers").write_text(f"me@example.org {key.with_suffix('.pub').read_text()}")
+    check = ["verify", out, "--allowed-signers", tmp_path / "signers", "--signer"]
+    done = package(*check, "me@example.org")
+    assert done.returncode == 0, done.stderr
+    assert "me@example.org" in done.stdout
+    done = package(*check, "you@example.org")
+    assert (done.returncode, "is no signature" in done.stderr) == (2, True)
+    done = package("verify", out, "--signer", "me@example.org")
+    assert (done.returncode, "go together" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_the_wheels_of_kaggles_machine_are_explained_without_weights(tmp_path: Path) -> None:
+    done = package(
+        *("--explain", "--target", "py312-manylinux_2_35-cuda", "--wheel-cache", tmp_path), clean=True
+    )
+    if done.returncode == 2 and "could not resolve" in done.stderr:
+        pytest.skip("no package index can be reached from here")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[1]: line for line in done.stdout.splitlines() if line.strip()}
+    assert len(rows) > 150
+    assert "the project asks for it" in rows["vllm"]
+    assert "vllm > torch" in rows["nvidia-cudnn-cu13"]
+    assert float(rows["torch"].split()[0]) > 100
+    assert "not rehearsed here" in done.stderr
+    assert "image's packages" in done.stderr
 
 
 def test_the_default_wheel_cache_is_the_repositorys() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.package import copying
-from kit.package.copying import Item, copy_and_hash, write_all
+from kit.package.copying import Item, Piece, copy_and_hash, write_all
 
 
 @pytest.mark.parametrize("kernel", ["copies", "refuses", "says nothing"])
@@ -31,7 +31,7 @@ def test_a_copy_is_exact_and_so_is_its_digest(
     source.write_bytes(os.urandom(size))
     counts: list[int] = []
     with ThreadPoolExecutor(1) as hashers:
-        copied, digest = copy_and_hash(source, target, hashers, counts.append)
+        copied, digest = copy_and_hash([Piece(source)], target, hashers, counts.append)
     assert (copied, digest.result()) == (size, hashlib.sha256(source.read_bytes()).hexdigest())
     assert target.read_bytes() == source.read_bytes()
     assert sum(counts) == size
@@ -45,7 +45,7 @@ def test_a_failing_hash_stops_neither_the_copy_nor_the_error(
     monkeypatch.setattr(copying, "_update", lambda *_: 1 // 0)
     (tmp_path / "source").write_bytes(bytes(10_000))
     with ThreadPoolExecutor(1) as hashers:
-        _, digest = copy_and_hash(tmp_path / "source", tmp_path / "target", hashers, lambda _: None)
+        _, digest = copy_and_hash([Piece(tmp_path / "source")], tmp_path / "target", hashers, lambda _: None)
     with pytest.raises(ZeroDivisionError):
         digest.result()
 

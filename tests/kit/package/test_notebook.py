@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kit.package import contents
 from kit.package.notebook import check_user, dataset_metadata, kernel_metadata, notebook
+from tests.kit.package.acting import act
 from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse, tree
 
 
@@ -54,7 +54,13 @@ def run_cells(
     )
 
 
-MOUNTS = ["aimo-bundle", "datasets/someone/aimo-bundle", "models/someone/aimo/other/default/1"]
+MOUNTS = [
+    "aimo-bundle",
+    "datasets/someone/aimo-bundle",
+    "datasets/someone/aimo-bundle/versions/3",
+    "models/someone/aimo/other/default/1",
+    "notebooks/someone/the-notebook-that-built-it/bundles/aimo",
+]
 
 
 @pytest.mark.parametrize("place", MOUNTS)
@@ -103,8 +109,7 @@ sys.exit(int(os.environ.get("EXIT_CODE", "0")))
 def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle with one real wheel, whose server only prints what it sees."""
     (tmp_path / "server.py").write_text(SERVER)
-    real = [item for item in contents._source_files() if item[0] in {"__init__.py", "bundle.py"}]
-    monkeypatch.setattr(contents, "_source_files", lambda: [*real, ("__main__.py", tmp_path / "server.py")])
+    act(monkeypatch, tmp_path / "server.py")
     house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
     (tmp_path / "input").mkdir()
     return make_bundle(tmp_path / "input" / "aimo-bundle", make_checkpoint(tmp_path / "model"), house)

@@ -1,13 +1,18 @@
 """Commands without a network, and the offline install of a small bundle."""
 
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from kit.package import cut_network
+from kit.package.interpreter import check_runs_here
 from kit.package.offline import end_of, install_offline, probe, run_offline, why_not_cut
-from kit.package.rehearse import check_runs_here
 from submission.bundle import Bundle
 from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse
 
@@ -35,6 +40,42 @@ def test_a_service_of_this_machine_is_out_of_reach(tmp_path: Path) -> None:
         done = run_offline(python(code), home=tmp_path / "home")
     assert done.code == 1
     assert "Connection refused" in done.tail
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_user_without_rights_has_it_too() -> None:
+    """In a user namespace, where the system allows one: no network, and a mount that is read-only for him."""
+    other = shutil.which("python3", path="/usr/bin")
+    if other is None:
+        pytest.skip("no Python that everybody may run")
+    with tempfile.TemporaryDirectory() as name:
+        folder, at, script = Path(name) / "folder", Path(name) / "at", Path(name) / "cut_network.py"
+        for path in (folder, at):
+            path.mkdir()
+            path.chmod(0o777)
+        Path(name).chmod(0o755)
+        (folder / "file").touch()
+        shutil.copyfile(cut_network.__file__, script)
+        look = f"import os; print(os.getuid(), os.listdir({str(folder)!r}), os.listdir({str(at)!r}))"
+        write = f"\ntry: open({str(at / 'x')!r}, 'w')\nexcept OSError as error: print(error.strerror)"
+        command: list[str | Path] = [
+            other,
+            "-I",
+            script,
+            cut_network.READ_ONLY,
+            folder,
+            at,
+            other,
+            "-I",
+            "-c",
+            look + write,
+        ]
+        done = subprocess.run(
+            command, user=65534, group=65534, extra_groups=[], capture_output=True, check=False
+        )
+    if done.returncode == cut_network.REFUSED:
+        pytest.skip(f"this system gives users no namespaces: {done.stderr.decode()}")
+    assert done.stdout.decode().splitlines() == ["65534 [] ['file']", "Read-only file system"]
 
 
 def test_the_environment_is_scrubbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

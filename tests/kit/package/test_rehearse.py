@@ -9,64 +9,146 @@ from typing import Any
 import polars
 import pytest
 
-from kit.package import contents
-from kit.package.rehearse import check_answer, rehearse_bundle
+from kit.package import offline, rehearse
+from kit.package.interpreter import find_python
+from kit.package.offline import why_not_cut, why_not_mounted
+from kit.package.play import check_answers
+from kit.package.rehearse import PLACE, Record, check_start, rehearse_bundle
+from kit.package.targets import Target
 from submission.bundle import verify
 from submission.settings import ContestSettings
-from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse, tree
+from tests.kit.package.acting import make_acting_bundle
+from tests.kit.package.made import make_bundle, tree
 
-# Reads the csv, writes the parquet that the wheel below knows how to make, as the real command line does.
-CONTEST = """
-import csv, os, sys, smallthing
-options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-row, = csv.DictReader(open(options["--problems"], newline=""))
-print("solving", row["problem"], "in", options["--time-limit"], flush=True)
-if row["problem"] == "crash":
-    sys.exit("no answer")
-if row["problem"] == "scribble":
-    open(os.path.join(options["--bundle"], "left-behind"), "w").close()
-smallthing.write(options["--out"], row["problem"])
-"""
+needs_mounts = pytest.mark.skipif(
+    bool(why_not_cut() or why_not_mounted()),
+    reason=f"this machine does not let a bundle be mounted: {why_not_cut() or why_not_mounted()}",
+)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "main.py").write_text(CONTEST)
-    real = [item for item in contents._source_files() if item[0] in {"__init__.py", "bundle.py"}]
-    monkeypatch.setattr(contents, "_source_files", lambda: [*real, ("__main__.py", tmp_path / "main.py")])
-    table = tmp_path / "answer.parquet"
-    polars.DataFrame({"id": ["rehearsal"], "answer": [42]}).write_parquet(table)
-    source = f"def write(path, _):\n    open(path, 'wb').write({table.read_bytes()!r})\n"
-    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels", source=source))
-    return make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"), house)
+    return make_acting_bundle(tmp_path, monkeypatch)
 
 
-def test_a_rehearsal_installs_solves_and_leaves_a_record(bundle: Path) -> None:
+def rehearsed(bundle: Path, problem: str = 'What is "40, + 2"?') -> Record:
+    return rehearse_bundle(bundle, problems=[problem, "b", "c"], python=sys.executable, time_limit=60)
+
+
+def test_a_rehearsal_installs_plays_and_leaves_a_record(bundle: Path) -> None:
     before = tree(bundle)
-    record = rehearse_bundle(bundle, problem='What is "40, + 2"?', python=sys.executable, time_limit=60)
-    assert record.answer == 42
+    record = rehearsed(bundle)
+    assert record.answers == [42, 42, 42]
     names = [step.name for step in record.steps]
-    assert names[:2] == ["verify the bundle", "install into an empty environment"]
-    assert names[-2:] == ["solve one problem through the gateway", "check that the bundle is unchanged"]
+    assert names[:3] == ["verify the bundle", "look at what it holds", "install into an empty environment"]
+    assert names[-4:] == [
+        "play 3 problems through the gateway",
+        "check the start-up",
+        "look for reaches to a network",
+        "check that the bundle is unchanged",
+    ]
     written: dict[str, Any] = json.loads(bundle.with_name("b.rehearsal.json").read_text())
-    assert written["answer"] == 42
+    assert written["answers"] == [42, 42, 42]
     assert written["network"].startswith(("cut off", "NOT cut off"))
+    assert written["mount"].startswith(("read-only", "NOT read-only"))
+    assert (written["served_seconds"], written["ready_seconds"], written["outward"]) == (0.5, 1.5, [])
+    assert 0 < written["install_seconds"] < 60
+    assert written["memory_mib"] >= 0
     assert [step["outcome"] for step in written["steps"]][-1] == "nothing written into it"
     assert verify(bundle) == []
     assert tree(bundle) == before
 
 
+@needs_mounts
+def test_the_bundle_lies_elsewhere_and_its_own_place_is_empty(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILT", str(bundle))
+    monkeypatch.setattr(offline, "KEPT", (*offline.KEPT, "BUILT"))
+    with pytest.raises(ValueError, match=rf"LIES AT \S+/{PLACE} AND \[\]"):
+        rehearsed(bundle, "where")
+
+
 def test_a_failed_rehearsal_leaves_no_record_of_an_earlier_one(bundle: Path) -> None:
     old = bundle.with_name("b.rehearsal.json")
     old.write_text("{}")
-    with pytest.raises(ValueError, match=r"exit code 1.*\n.*no answer|no answer"):
-        rehearse_bundle(bundle, problem="crash", python=sys.executable, time_limit=60)
+    with pytest.raises(ValueError, match=r"exit code 1.*\n(.*\n)*.*no answer"):
+        rehearsed(bundle, "crash")
     assert not old.exists()
 
 
-def test_a_run_that_writes_into_the_bundle_fails(bundle: Path) -> None:
-    with pytest.raises(ValueError, match=r"wrote into the bundle \(left-behind\)"):
-        rehearse_bundle(bundle, problem="scribble", python=sys.executable, time_limit=60)
+def test_answers_that_no_model_gave_fail_the_rehearsal(bundle: Path) -> None:
+    with pytest.raises(ValueError, match=r"the model wrote nothing, every answer is the default"):
+        rehearsed(bundle, "silence")
+
+
+@needs_mounts
+def test_a_run_that_writes_into_the_bundle_fails_as_at_the_contest(bundle: Path) -> None:
+    before = tree(bundle)
+    with pytest.raises(ValueError, match=r"Read-only file system.*left-behind"):
+        rehearsed(bundle, "scribble")
+    assert tree(bundle) == before
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_mounted_permissions_do_and_what_was_written_is_found(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearse, "why_not_mounted", lambda: "not allowed here")
+    before = tree(bundle)
+    record = rehearsed(bundle)
+    assert record.mount == "NOT read-only, where it was built: not allowed here"
+    assert tree(bundle) == before
+    # Root writes whatever the permissions say; anybody else is stopped as by a mount.
+    with pytest.raises(ValueError, match=r"wrote into the bundle \(left-behind\)|Permission denied"):
+        rehearsed(bundle, "scribble")
+
+
+def test_who_reaches_for_a_network_is_named(bundle: Path) -> None:
+    record = rehearsed(bundle, "fetch")
+    (attempt,) = record.outward
+    assert attempt.endswith(" asked for models.example")
+    assert "__main__.py" in attempt
+    assert "look for reaches to a network" in [step.name for step in record.steps]
+
+
+@pytest.mark.slow
+def test_without_a_namespace_pythons_sockets_are_refused(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rehearse, offline):
+        monkeypatch.setattr(module, "why_not_cut", lambda: "not allowed here")
+    record = rehearsed(bundle, "fetch")
+    assert record.network == "NOT cut off, Python's sockets refused: not allowed here"
+    assert record.mount.startswith("NOT read-only")
+    assert len(record.outward) == 1
+    assert record.answers == [42, 42, 42]
+
+
+def test_a_server_that_listens_too_late_fails() -> None:
+    record = Record(Path("r"), "", "", "", "", "", [])
+    with pytest.raises(ValueError, match="did not say when"):
+        check_start(record, 900)
+    record.install_seconds, record.served_seconds = 880.0, 30.0
+    with pytest.raises(ValueError, match=r"listened 910 s after the start \(880 s .* waits 900 s"):
+        check_start(record, 900)
+    record.served_seconds = 20.0
+    assert check_start(record, 900).startswith("served 900.0 s after")
+
+
+def test_a_python_of_the_target_is_found_or_its_lack_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Target.local()
+    assert find_python(here) == sys.executable
+    other = Target(23 - here.minor, here.glibc, here.machine, here.engine)
+    # A link to this Python under the other's name: found by name, refused by what it says of itself.
+    (tmp_path / f"python{other.python}").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=rf"NOT rehearsed: the bundle is for Python {other.python} .*--python"
+    ):
+        find_python(other)
 
 
 def _flip(path: Path) -> None:
@@ -115,8 +197,8 @@ def test_what_cannot_be_rehearsed_is_said(bundle: Path, tmp_path: Path) -> None:
     bare = make_bundle(tmp_path / "bare", tmp_path / "model")
     with pytest.raises(ValueError, match="--no-wheels"):
         rehearse_bundle(bare, python=sys.executable)
-    with pytest.raises(ValueError, match="problem is empty"):
-        rehearse_bundle(bundle, problem=" ", python=sys.executable)
+    with pytest.raises(ValueError, match="a problem is empty"):
+        rehearse_bundle(bundle, problems=["a", " "], python=sys.executable)
     with pytest.raises(ValueError, match="cannot be run"):
         rehearse_bundle(bundle, python=str(tmp_path / "nopython"))
     with pytest.raises(ValueError, match="manifest"):
@@ -126,21 +208,21 @@ def test_what_cannot_be_rehearsed_is_said(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"id": ["rehearsal"], "answer": [100_000]}, "outside 0..99999"),
-        ({"id": ["rehearsal"], "answer": [-1]}, "outside 0..99999"),
-        ({"id": ["rehearsal"], "answer": [2.5]}, "an integer"),
-        ({"id": ["rehearsal"], "answer": ["7"]}, "an integer"),
-        ({"id": ["rehearsal"]}, "columns id and answer"),
-        ({"id": [], "answer": []}, "one row"),
-        ({"id": ["rehearsal"] * 2, "answer": [1, 2]}, "one row"),
-        ({"id": ["another"], "answer": [1]}, "must answer the problem"),
+        ({"id": ["one"], "answer": [100_000]}, "outside 0..99999"),
+        ({"id": ["one"], "answer": [-1]}, "outside 0..99999"),
+        ({"id": ["one"], "answer": [2.5]}, "an integer"),
+        ({"id": ["one"], "answer": ["7"]}, "an integer"),
+        ({"id": ["one"]}, "columns id and answer"),
+        ({"id": [], "answer": []}, "must have 1 rows"),
+        ({"id": ["one", "one"], "answer": [1, 2]}, "must have 1 rows"),
+        ({"id": ["another"], "answer": [1]}, "must answer the problems one"),
     ],
 )
 def test_a_wrong_submission_is_refused(tmp_path: Path, columns: dict[str, list[Any]], message: str) -> None:
     path = tmp_path / "submission.parquet"
     polars.DataFrame(columns).write_parquet(path)
     with pytest.raises(ValueError, match=message):
-        check_answer(path, ContestSettings())
+        check_answers(path, ContestSettings(), ["one"])
 
 
 def test_a_submission_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None:
@@ -149,4 +231,4 @@ def test_a_submission_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -
         if content:
             path.write_bytes(content)
         with pytest.raises(ValueError, match=r"no readable submission\.parquet"):
-            check_answer(path, ContestSettings())
+            check_answers(path, ContestSettings(), ["one"])

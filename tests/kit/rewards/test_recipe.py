@@ -36,7 +36,7 @@ def test_weights_keep_their_order_and_zeros_are_left_out() -> None:
     [
         (
             "anser = 1.0",
-            r"unknown key 'anser' \(did you mean 'answer'\?\); valid keys: accept_cut_off, answer",
+            r"unknown key 'anser' \(did you mean 'answer'\?\); valid keys: answer, accept_cut_off",
         ),
         ("[sandbox]\nmemory = 1", "unknown key 'sandbox.memory'.*memory_gb"),
         ("answer = 0", "all weights are 0"),

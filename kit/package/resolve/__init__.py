@@ -1,0 +1,1 @@
+"""Which wheels a target needs, why each one, what is wrong with the choice; downloads nothing."""

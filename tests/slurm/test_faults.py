@@ -1,0 +1,103 @@
+"""One job that everything happens to, and that ends as if nothing had: on a real Slurm."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.grpo.made import grpo_recipe, train
+from tests.kit.training.test_resume import everything, same
+from tests.kit.training.workers import launch
+from tests.lab import Lab
+from tests.slurm.made import history, kill_on, training_again, write_recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STEPS = 60
+SECTIONS: dict[str, Any] = {
+    "batch": {"num_episodes": STEPS},
+    "checkpoint": {"every": 2},
+    "rewards": {"answer": 0.0, "functions": {"tests.slurm.pacing:letters": 1.0}, "sandbox": {"workers": 2}},
+}
+
+
+class Run:
+    """The job: two nodes with a rank each, its run folder on the lab's small disk."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+        self.out = lab.small / "run"
+        recipe = grpo_recipe(folder, **SECTIONS)
+        write_recipe(folder / "grpo.toml", recipe.model_copy(update={"out": self.out}))
+        (folder / "pace").write_text("0.15")  # two at a time, twelve a step
+        flags = ["--nodes=2", "--partition=low", "--time=1", "--signal=B:USR1@45"]
+        self.job = lab.submit(folder, "slurm/grpo.sbatch", "grpo.toml", "--ranks-per-node", "1", flags=flags)
+        self.restart = 0
+
+    def trains(self) -> None:
+        """Until this start has done steps."""
+        again = training_again(self.lab, self.folder, self.out, self.job, self.restart)
+        self.lab.until(self.job, f"start {self.restart} to train", again, folder=self.folder)
+
+    def comes_back(self) -> str:
+        """Until the job was started once more; how the start before ended."""
+        self.restart += 1
+        said = f"launch: start {self.restart} "
+        self.lab.until(
+            self.job, said, lambda: said in self.lab.output(self.folder, self.job), folder=self.folder
+        )
+        return history(self.out).attempts[-2].ended
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Of the start that runs."""
+        return history(self.out).attempts[-1].nodes
+
+
+def test_whatever_happens_the_job_ends_as_if_undisturbed(lab: Lab, tmp_path: Path) -> None:
+    run = Run(lab, tmp_path)
+
+    # The time limit, announced by USR1.
+    assert "SIGUSR1: " in run.comes_back()
+    lab.command("scontrol", "update", f"JobId={run.job}", "TimeLimit=UNLIMITED")
+
+    run.trains()
+    kill_on(lab, run.nodes[1], "kit.launch.rank")
+    assert f"rank 1 on {run.nodes[1]} died by SIGKILL" in run.comes_back()
+
+    run.trains()
+    lab.resize("1m")
+    ended = run.comes_back()
+    lab.resize("64m")
+    assert "No space left on device" in ended
+
+    run.trains()
+    kill_on(lab, run.nodes[0], "kit.launch.batch")
+    assert run.comes_back() == "the batch script was killed"
+
+    # A job of a higher partition wants all nodes: SIGTERM to all ranks, 15 seconds before the end.
+    run.trains()
+    urgent = lab.command(
+        "sbatch", "--parsable", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=true", cwd=tmp_path
+    )
+    assert "saved and stopped" in run.comes_back()
+    lab.wait(urgent, "COMPLETED")
+
+    run.trains()
+    lost = int(run.nodes[1].removeprefix("node"))
+    lab.node("kill", lost)
+    run.comes_back()
+    assert f"node{lost}" not in run.nodes
+    (tmp_path / "pace").write_text("0")
+    lab.node("start", lost)
+
+    lab.wait(run.job, "COMPLETED", folder=tmp_path)
+    found = everything(run.out)
+    starts = history(run.out).attempts
+    # Nothing was lost but the work since the last checkpoint, and that was done again.
+    assert [start.progress for start in starts] == sorted({start.progress for start in starts})
+    shutil.rmtree(run.out)
+
+    undisturbed = grpo_recipe(tmp_path, **SECTIONS)
+    assert launch(train, 2, undisturbed.model_dump(mode="json")).result["steps"] == STEPS
+    assert same(found, everything(undisturbed.out)) == []
