@@ -7,6 +7,7 @@ Everything cheap is checked before any model is loaded, and what one rank finds 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kit.distill.objective import CachedTeacher, DistillObjective, OnlineTeacher
 from kit.distill.on_policy import MixedRows
 from kit.distill.recipe import DistillRecipe
 from kit.distill.vocabulary import check_same_tokens
+from kit.training.card import carried_card
 from kit.training.chat import Chat, open_chat
 from kit.training.checkpoints import refuse_another_run
 from kit.training.estimate.work import flops_per_token
@@ -84,7 +86,8 @@ def distill(recipe: DistillRecipe) -> Outcome:
             outcome = run(_job(recipe, checked, data, started, objective, ranks), stop)
             if outcome.finished:
                 folder = recipe.out / MODEL
-                export(started.engine, started.model, started.adapted, checked.chat, folder, ranks)
+                card = partial(carried_card, checked.folder, "distill")
+                export(started.engine, started.model, started.adapted, checked.chat, folder, ranks, card)
             return outcome
     finally:
         leave()

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from kit.grpo.rollout import Sampler
 from kit.grpo.steps import GrpoSteps
 from kit.rewards.judge import Judge
 from kit.rewards.prm import StepScorer
+from kit.training.card import carried_card
 from kit.training.chat import Chat, open_chat
 from kit.training.checkpoints import refuse_another_run
 from kit.training.estimate.work import flops_per_token
@@ -109,7 +111,8 @@ def grpo(recipe: GrpoRecipe) -> Outcome:
                 ranks.together(steps.reference.tidy)
             if outcome.finished:
                 folder = recipe.out / MODEL
-                export(started.engine, started.model, started.adapted, checked.chat, folder, ranks)
+                card = partial(carried_card, checked.folder, "grpo")
+                export(started.engine, started.model, started.adapted, checked.chat, folder, ranks, card)
             return outcome
     finally:
         leave()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kit.prm.heads import SCALARS, Scalars
+from kit.training.card import carried_card
 from kit.training.chat import Chat
 from kit.training.checkpoint_files import Damaged, read_manifest, step_folder, steps_in
 from kit.training.checkpoints import Checkpoint
@@ -40,6 +41,7 @@ def export_scorer(
     started: Started,
     chat: Chat,
     form: PrmConfig,
+    base: Path,
     folder: Path,
     ranks: Ranks,
     scalars: Scalars,
@@ -48,6 +50,7 @@ def export_scorer(
     """Write `folder` in one rename, `prm.json` in it. Collective; see `kit.training.export.export`.
 
     Args:
+        base: the model that was trained.
         scalars: of `logprob`.
         fitted: scale and bias over the model's log-odds.
     """
@@ -60,7 +63,7 @@ def export_scorer(
             scale, bias = scale * first, scale * shift + bias
         told = form.model_copy(update={"scale": scale, "bias": bias})
         text = json.dumps(PrmConfig.model_validate(told.model_dump()).model_dump(), indent=1)
-        return {PRM_FILE: text + "\n"}
+        return {**carried_card(base, "prm"), PRM_FILE: text + "\n"}
 
     engine = cast("TrainEngine", weights)
     export(engine, started.model, started.adapted, chat, folder, ranks, beside)

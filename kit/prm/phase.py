@@ -256,4 +256,5 @@ def _export(
     if section.calibrate and data.validation:
         rows = [row for row in data.validation if isinstance(row, StepRow)]
         fitted = _fit(recipe, started, objective, rows, ranks, fitted)
-    export_scorer(started, checked.chat, checked.form, recipe.out / MODEL, ranks, scalars, fitted)
+    folder = recipe.out / MODEL
+    export_scorer(started, checked.chat, checked.form, checked.folder, folder, ranks, scalars, fitted)

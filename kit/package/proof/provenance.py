@@ -7,13 +7,13 @@ where it lies and is left out where it does not. What a run was started from is 
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kit.training.card import README, front_matter
 from kit.training.checkpoint_files import Damaged, Manifest, read_manifest, step_folder, steps_in
 
 MAX_RUNS = 16
@@ -22,8 +22,6 @@ CHECKPOINTS = "checkpoints"
 CARD = "card.json"
 ORIGIN = "origin.json"
 MAX_CARD_BYTES = 16 << 20
-_FRONT_MATTER = re.compile(r"(?P<key>[a-z_]+):\s*[\"']?(?P<value>[\w./:+ -]{1,200}?)[\"']?\s*")
-_CARD_KEYS = ("base_model", "license", "license_name", "license_link", "released", "release_date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def provenance(folder: Path, released: str | None = None) -> Provenance:
     Raises:
         ValueError: a day is none, or a file of the kit's own cannot be read.
     """
-    card = front_matter(folder / "README.md")
+    card = front_matter(folder / README)
     runs: list[Mapping[str, Any]] = []
     current, base = folder.resolve(), dict(card)
     while len(runs) < MAX_RUNS:
@@ -87,27 +85,9 @@ def provenance(folder: Path, released: str | None = None) -> Provenance:
         if not before.is_dir() or before.resolve() == current:
             break
         current = before.resolve()
-        base = front_matter(current / "README.md")
+        base = front_matter(current / README)
     day = released or _day_of(card) or _day_of(base)
     return Provenance(card, check_day(day, folder), tuple(runs), _origin(current))
-
-
-def front_matter(path: Path) -> dict[str, str]:
-    """The single-line values of a model card's front matter that tell licence, origin and release."""
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        lines = file.read(64 << 10).decode("utf-8", "replace").splitlines()
-    found: dict[str, str] = {}
-    if not lines or lines[0].strip() != "---":
-        return found
-    for line in lines[1:]:
-        if line.strip() == "---":
-            break
-        match = _FRONT_MATTER.fullmatch(line)
-        if match and match["key"] in _CARD_KEYS:
-            found[match["key"]] = match["value"]
-    return found
 
 
 def check_day(text: str | None, place: object) -> str | None:

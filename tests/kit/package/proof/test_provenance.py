@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kit.package.proof.provenance import front_matter, provenance, shortened
+from kit.package.proof.provenance import provenance, shortened
+from kit.training.card import front_matter
 from kit.training.checkpoint_files import Manifest, data_name, strict_json
 
 CARD: dict[str, Any] = {
