@@ -1,6 +1,7 @@
 """`make constraints`: one set of versions for every extra but `quantize`, on Python 3.11 and 3.12.
 
-uv resolves universally; pip reads the result as a constraints file. `quantize` is left out, since
+Versions that still fit stay; `python -m kit.constraints --upgrade` takes the newest. uv resolves universally;
+pip reads the result as a constraints file. `quantize` is left out, since
 llmcompressor wants another compressed-tensors than vllm: it is an environment of its own.
 """
 
@@ -8,7 +9,11 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from submission.cli import run
 from submission.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +28,11 @@ HEADER = f"""\
 """
 
 
-def resolve(extras: Sequence[str], *options: str) -> list[str]:
+def resolve(extras: Sequence[str], *options: str, keep: str = "") -> list[str]:
     """Requirement lines that uv chooses for these extras of the project; `options` are its own.
+
+    Args:
+        keep: pins that are preferred where they still fit.
 
     Raises:
         ValueError: no set of versions satisfies everything; the message is the resolver's.
@@ -35,14 +43,29 @@ def resolve(extras: Sequence[str], *options: str) -> list[str]:
         overrides = Path(folder) / "overrides.txt"
         overrides.write_text("\n".join(OVERRIDES) + "\n", encoding="utf-8")
         command = [find_uv_bin(), "pip", "compile", "pyproject.toml", "--override", str(overrides)]
-        command += ["--no-annotate", "--no-header", "--quiet", *options]
+        # uv prefers the versions of an older output.
+        pins = Path(folder) / "pins.txt"
+        pins.write_text(keep, encoding="utf-8")
+        command += ["--no-annotate", "--no-header", "--quiet", "--output-file", str(pins), *options]
         command += [part for extra in extras for part in ("--extra", extra)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    if done.returncode:
-        raise ValueError(f"the requirements do not resolve ({' '.join(options)}):\n{done.stderr.strip()}")
-    return [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
+        if done.returncode:
+            raise ValueError(f"the requirements do not resolve ({' '.join(options)}):\n{done.stderr.strip()}")
+        found = pins.read_text(encoding="utf-8").splitlines()
+    return [line for line in found if line and not line.startswith("#")]
+
+
+def main(
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Take the newest versions.")] = False,
+) -> None:
+    """Write constraints.txt anew."""
+    path = ROOT / "constraints.txt"
+    keep = path.read_text(encoding="utf-8") if path.exists() and not upgrade else ""
+    pins = sorted([*resolve(EXTRAS, "--universal", "--python-version", "3.11", keep=keep), *OVERLOOKED])
+    write_text(path, HEADER + "\n".join(pins) + "\n")
 
 
 if __name__ == "__main__":
-    pins = sorted([*resolve(EXTRAS, "--universal", "--python-version", "3.11"), *OVERLOOKED])
-    write_text(ROOT / "constraints.txt", HEADER + "\n".join(pins) + "\n")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    run(app)

@@ -234,9 +234,11 @@ def _go(
     dry: bool,
     wait: bool,
 ) -> None:
-    from kit.launch import running
-    from kit.launch.submit import Launch
-
+    try:
+        from kit.launch import running
+        from kit.launch.submit import Launch
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}: launching needs submitit (pip install -e '.[train]')") from error
     made = Launch(tuple(tasks), folder, array, tuple(after or ()))
     if dry:
         running.show(made, cluster, fits=fits)

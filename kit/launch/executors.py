@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from submitit import LocalExecutor, SlurmExecutor
+from submitit import JobEnvironment, LocalExecutor, SlurmExecutor
 
 from kit.launch.durations import minutes_of
 from kit.launch.resources import Resources
 
-SIGNAL = "USR2"
-"""What submitit's jobs listen to."""
+SIGNAL = JobEnvironment.USR_SIG
+"""What submitit's jobs listen to: USR2, or SUBMITIT_PREEMPT_SIGNAL."""
 _FOR_EVER = 1_000_000
 """submitit's limit of time-outs: here a run's progress decides how often its job comes back."""
 

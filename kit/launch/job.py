@@ -18,6 +18,10 @@ from kit.launch.spec import JobSpec
 from kit.training.signals import REQUEUE_EXIT_CODE
 
 
+def _signal() -> signal.Signals:
+    return signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
+
+
 class JobFailedError(RuntimeError):
     """The job is over and does not come back; the message says why."""
 
@@ -42,26 +46,27 @@ class KitJob(Checkpointable):
 
     def __call__(self) -> None:
         """Run to the end of this start. Raises JobFailedError where the job ends without success."""
-        put_back = signal.getsignal(signal.SIGUSR2)
         environment = JobEnvironment()
+        put_back = signal.getsignal(_signal())
         if environment.cluster == "slurm":
             self._on_slurm(environment.raw_job_id, put_back)
         else:
             self._follow(self._here(environment.job_id), put_back)
 
     def _on_slurm(self, job: str, put_back: Any) -> None:
+        """Without a result where the job comes back, by its own doing or by Slurm's (preemption)."""
         from kit.launch import batch, slurm
 
         if not self.phase:
             decision = self._here(job)
             if decision.exit_code and not slurm.state_of(job).running:
-                raise JobFailedError(f"Slurm is ending the job: {decision.message}")
+                sys.exit(decision.exit_code)
             self._follow(decision, put_back)
             return
         allocation = slurm.Allocation.from_environment(os.environ)
         code = batch.supervise(JobSpec.parse(self.words, nodes=len(allocation.hosts)), allocation)
-        if code == REQUEUE_EXIT_CODE:
-            sys.exit(code)  # the job is back in the queue: no result
+        if code == REQUEUE_EXIT_CODE or (code and not slurm.state_of(job).running):
+            sys.exit(code)
         if code:
             raise JobFailedError("the lines above say why")
 
@@ -74,7 +79,7 @@ class KitJob(Checkpointable):
 
     def _follow(self, decision: Decision, put_back: Any) -> None:
         if decision.requeue:
-            put_back(signal.SIGUSR2, None)  # does not return
+            put_back(_signal(), None)  # does not return
         if decision.exit_code:
             raise JobFailedError(decision.message)
 

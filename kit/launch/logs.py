@@ -18,6 +18,11 @@ def files_of(record: JobRecord, rank: int | None = None) -> list[Path]:
     Raises:
         ValueError: it has not started yet, or there is no such rank; the message names those that there are.
     """
+    if rank is None and not record.command:
+        raise ValueError(
+            f"job {record.job} was submitted by sbatch, whose --output says where its output is; "
+            "--rank shows what its ranks wrote"
+        )
     if rank is None:
         return [record.output, record.errors]
     folder = _last_start(record)

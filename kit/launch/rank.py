@@ -2,11 +2,9 @@
 
     python -m kit.launch.rank ATTEMPT_FOLDER        (started on each node by kit.launch.node)
 
-It is `python -m kit.train` but for four things. A stop is also asked for by a file, which reaches ranks that
+It is `python -m kit.train` but for three things. A stop is also asked for by a file, which reaches ranks that
 a signal to the batch script does not. Signals count from the first line on, not only once the phase listens.
-Slurm sends them to every process of a node: those that the rank starts, such as engines and reward workers, do
-not hear them, since without them the rank could not end its step. And a rank that has saved exits with 0: with
-85 the first one to end would have the others killed.
+And a rank that has saved exits with 0: with 85 the first one to end would have the others killed.
 """
 
 import os
@@ -20,7 +18,7 @@ from types import FrameType
 from rich.console import Console
 
 from kit.launch.attempts import Plan, asked_to_stop, tell_end
-from kit.training.signals import REQUEUE_EXIT_CODE
+from kit.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from submission.engines.base import EngineError
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
@@ -36,17 +34,24 @@ class Early:
         for number in _SIGNALS:
             signal.signal(number, self._note)
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
-        # That thread hears them for all; threads and processes that are started from here on inherit this.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    @property
+    def asked(self) -> bool:
+        """Whether the rank was asked to stop, by whatever way."""
+        return self._noted is not None
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._noted = signal.Signals(number)
 
     def _watch(self) -> None:
         while True:
+            listener = getattr(signal.getsignal(signal.SIGUSR1), "__self__", None)
+            if isinstance(listener, StopRequest) and listener.requested:
+                self._noted = signal.Signals[listener.requested]
+                return
             if self._noted is None and asked_to_stop(self._attempt):
                 self._noted = signal.SIGUSR1
-            if self._noted is not None and signal.getsignal(self._noted) != self._note:
+            if self._noted is not None and listener is not self:
                 os.kill(os.getpid(), self._noted)
                 return
             time.sleep(_POLL)
@@ -54,14 +59,15 @@ class Early:
 
 def main(attempt: Path) -> None:
     """Train by the attempt's plan. Ends the process with the rank's exit code."""
-    Early(attempt)
+    early = Early(attempt)
     rank = os.environ["RANK"]
     name = f"rank-{int(rank):05d}"
     try:
         _train(Plan.read(attempt / "plan.json"))
     except ValueError as error:
-        # What the machine or an engine did may go better next time; what the user wrote will not.
-        passing = isinstance(error.__cause__, (OSError, EngineError))
+        # What the machine or an engine did may go better next time; what the user wrote will not. A signal
+        # may have ended what the rank needs, its engine say: Slurm sends them to all processes of a node.
+        passing = early.asked or isinstance(error.__cause__, (OSError, EngineError))
         tell_end(attempt, name, "failed" if passing else "mistake", f"rank {rank}: {error}")
         Console(stderr=True, soft_wrap=True, emoji=False).print(
             f"error: {error}", style="red", markup=False, highlight=False

@@ -1,14 +1,17 @@
 """`jobs.jsonl`: which jobs were submitted for a run, a line each: `status` and `logs` find them there."""
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kit.launch.attempts import History
 from kit.launch.spec import LAUNCH
 
 JOBS = "jobs.jsonl"
+HISTORY = "history.json"
 RUNS = Path("runs")
 Cluster = Literal["slurm", "local", "debug"]
 
@@ -19,7 +22,7 @@ class JobRecord(BaseModel):
     Args:
         job: its id; of an array `12_3`. Of the local cluster a process id.
         name: of the run, as `status` shows it: a stage of a pipeline, a point of a sweep.
-        command: what it runs, as the words after `python -m`.
+        command: what it runs, as the words after `python -m`; empty where sbatch was called without us.
         out: the run's folder, whose metrics tell its step.
         launch: folder of its attempts and their logs.
         logs: folder of submitit's own files, the job's output among them.
@@ -76,10 +79,33 @@ def of_run(run: Path) -> list[JobRecord]:
     Raises:
         ValueError: no job was submitted there.
     """
-    found = [record for folder in sorted(_launch_folders(run)) for record in read(folder)]
+    found = [record for folder in sorted(_folders(run, JOBS)) for record in read(folder)]
+    ours = {record.launch for record in found}
+    for folder in sorted(_folders(run, HISTORY)):
+        if folder.absolute() not in ours:
+            found += _by_sbatch(folder)
     if not found:
-        raise ValueError(f"no job was submitted by kit.launch for a run in {run}")
+        raise ValueError(f"no job was launched for a run in {run}")
     return sorted(found, key=lambda record: record.submitted)
+
+
+def _by_sbatch(folder: Path) -> list[JobRecord]:
+    """Jobs of slurm/*.sbatch, known by the starts that they recorded."""
+    starts = {attempt.job: attempt for attempt in reversed(History.load(folder).attempts)}
+    return [
+        JobRecord(
+            job=job,
+            cluster="slurm",
+            name=folder.absolute().parent.name,
+            command=(),
+            out=folder.absolute().parent,
+            launch=folder.absolute(),
+            logs=folder.absolute(),
+            nodes=len(first.nodes),
+            submitted=datetime.datetime.fromtimestamp(first.began, datetime.UTC).isoformat(),
+        )
+        for job, first in starts.items()
+    ]
 
 
 def of_job(job: str, runs: Path) -> JobRecord:
@@ -96,10 +122,8 @@ def of_job(job: str, runs: Path) -> JobRecord:
     return same[-1]
 
 
-def _launch_folders(run: Path) -> Iterator[Path]:
-    for path in (run / LAUNCH / JOBS, run / JOBS):
-        if path.is_file():
-            yield path.parent
-            return
-    for path in run.glob(f"**/{LAUNCH}/{JOBS}"):
+def _folders(run: Path, name: str) -> Iterator[Path]:
+    """Launch folders with such a file: the run's own, else those of all runs below."""
+    own = run / LAUNCH / name
+    for path in (own,) if own.is_file() else run.glob(f"**/{LAUNCH}/{name}"):
         yield path.parent

@@ -15,6 +15,8 @@ from kit.launch.states import GOOD, UNKNOWN, JobState, states_of
 
 FINISHED = "finished"
 """The last word of an attempt that reached its end."""
+SAYS = "launch: "
+"""How the lines of a job's supervisor begin."""
 _TAIL = 65_536  # bytes of metrics.jsonl that hold its last lines
 _COLOURS = {"COMPLETED": "green", "RUNNING": "cyan", "PENDING": "yellow"}
 _WAITING = {
@@ -87,12 +89,21 @@ def _why(
         words = _WAITING.get(state.reason, state.reason)
         return f"{last}; {words}" if last else words
     if state.bad:
-        return last or _slurms_word(state)
+        return _gave_up(record) or last or _slurms_word(state)
     return "" if state.state in (GOOD, "RUNNING") else state.reason
 
 
 def _ended(state: JobState) -> str:
     return "was cancelled" if state.state == "CANCELLED" else f"ended {state.state}"
+
+
+def _gave_up(record: JobRecord) -> str:
+    """What the supervisor said when it would not start the job any more: all its starts in a row."""
+    if not record.errors.is_file():
+        return ""
+    lines = record.errors.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line.removeprefix(SAYS) for line in lines if line.startswith(SAYS)]
+    return said[-1] if said and said[-1].startswith("not requeued: ") else ""
 
 
 def _slurms_word(state: JobState) -> str:

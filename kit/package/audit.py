@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from kit.package.targets import Target
 from kit.package.wheel_audit import WheelFault, audit_wheels
 from submission.bundle import Bundle, Entry
-from submission.checkpoint import PICKLES, inspect, read_json
+from submission.checkpoint import PICKLES, Checkpoint, inspect, read_json
 from submission.settings import ContestSettings
 from submission.setup import PRM_FOLDER
 from submission.tensors import check_config, read_header
@@ -62,6 +62,14 @@ def check_contents(bundle: Bundle) -> str:
         more = f" (and {len(faults) - SHOWN} more)" if len(faults) > SHOWN else ""
         raise ValueError(f"bundle {bundle.root}: {'; '.join(map(str, faults[:SHOWN]))}{more}")
     return "code, weights, settings and wheels belong together"
+
+
+def check_own_config(checkpoint: Checkpoint) -> None:
+    """Refuse a config of another model's weights (ValueError), from the headers alone."""
+    folder = checkpoint.folder
+    weights = [folder / file for file in checkpoint.files if file.endswith(".safetensors")]
+    tensors = [tensor for path in weights for tensor in read_header(path).tensors]
+    check_config(folder / "config.json", read_json(folder / "config.json"), tensors)
 
 
 def _shown(faults: Iterable[WheelFault]) -> list[Fault]:
@@ -113,9 +121,7 @@ def _model_faults(root: Path, name: str) -> list[Fault]:
     folder = root / name
     try:
         found = inspect(folder, prm=name == PRM_FOLDER)
-        weights = [folder / file for file in found.files if file.endswith(".safetensors")]
-        tensors = [tensor for path in weights for tensor in read_header(path).tensors]
-        check_config(folder / "config.json", read_json(folder / "config.json"), tensors)
+        check_own_config(found)
     except ValueError as error:
         return [Fault(f"{name}/", f"cannot be served: {error}")]
     return [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.package import show, wheels
+from kit.package.audit import check_own_config
 from kit.package.build import Built, build
 from kit.package.contents import Plan, Proof, check_clean, plan
 from kit.package.judging import check_wheels, judged, notes_of, wanted_contest
@@ -170,6 +171,9 @@ def inspect_models(request: Request) -> Models:
     solver = inspect(request.model or _default_model())
     prm = inspect(request.prm, prm=True) if request.prm else None
     draft = check_draft(request.draft, solver) if request.draft else None
+    for checkpoint in (solver, prm, draft):
+        if checkpoint is not None:
+            check_own_config(checkpoint)
     return Models(
         solver,
         prm,

@@ -96,6 +96,11 @@ class Turns:
         """Seconds that a turn is expected to take, scoring left out; 0 before the first."""
         return self._expected(get_args(Step))
 
+    @property
+    def seconds(self) -> dict[Step, tuple[float, ...]]:
+        """What each step took in the last turns."""
+        return {step: tuple(found) for step, found in self._seconds.items()}
+
     def _expected(self, steps: Sequence[Step]) -> float:
         return sum(max(self._seconds[step], default=0.0) for step in steps)
 
@@ -117,7 +122,9 @@ class Turns:
     async def rehearse(self) -> None:
         """One turn without scores: what it costs is known from then on, and whether it can be done at all."""
         if not self.dropped and not self._engine.hindrance():
-            await self._take(Turn(), 0.0, None)
+            turn = Turn()
+            await self._take(turn, 0.0, None)
+            log.info("engine and PRM change places and back in %.1f s", turn.swap)
 
     async def score(self, problem: str, completions: Sequence[str], seconds: float) -> Turn:
         """Scores within `seconds`, where that is enough for the whole turn; raises nothing but cancellation.

@@ -49,6 +49,7 @@ class VllmScorer(CheckpointScorer):
         super().__init__(folder, long)
         self._settings = settings or EngineSettings()
         self._child: _Child | None = None
+        self._closed = False
 
     async def sleep(self) -> None:
         """Give the GPU's memory back, once what is being scored is done. Raises EngineError."""
@@ -65,7 +66,8 @@ class VllmScorer(CheckpointScorer):
             self._child.ask({"do": what}, threading.Event(), time.monotonic() + SWITCH_SECONDS)
 
     async def close(self) -> None:
-        """End the engine's process; scores under way are lost."""
+        """End the engine's process, one that is being started too; scores under way are lost."""
+        self._closed = True
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -80,6 +82,8 @@ class VllmScorer(CheckpointScorer):
     def _load(self, form: PrmConfig) -> None:
         self._max_context = min(self._max_context, self._settings.max_model_len - (form.head == "logprob"))
         child = self._child = _Child()
+        if self._closed:  # meanwhile: by who saw no child yet
+            child.kill()
         setup = {
             "folder": str(self.folder),
             "head": form.head,

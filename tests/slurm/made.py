@@ -36,6 +36,11 @@ def losses(out: Path) -> list[float]:
     return [row["values"]["loss"] for row in trained]
 
 
+def weights(out: Path) -> bytes:
+    """The exported model's file."""
+    return (out / "model" / "model.safetensors").read_bytes()
+
+
 def process_on(lab: Lab, node: str, module: str) -> str:
     """Id, on that node, of the first process there that runs `python -m module`."""
     found = re.search(

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,13 @@ from tests.slurm.made import history, losses
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
-SMALLER = ["batch.batch_size=128", "batch.epochs=4", "max_steps=12", "checkpoint.every=2", "evaluation.every=0"]
+SMALLER = (
+    "batch.batch_size=128",
+    "batch.epochs=4",
+    "max_steps=12",
+    "checkpoint.every=2",
+    "evaluation.every=0",
+)
 SMALL = ["python", "-m", "kit.small", "--out", "${out}", "--problems", "300"]
 FAILS = """
 out = "runs/fails"
@@ -32,6 +38,14 @@ after = ["first"]
 [stages.third]
 command = ["python", "-c", "print('never')"]
 after = ["second"]
+"""
+
+
+ALONE = """
+import json, sys
+from kit.launch.job import DebugJob
+for words in json.loads(sys.argv[1]):
+    assert DebugJob(tuple(words))() == 0
 """
 
 
@@ -65,8 +79,10 @@ class Place:
         )
 
     def page(self, *marks: str, more: tuple[str, ...] = (), job: str = "JOB", seconds: float = 120) -> str:
-        """Run the page's line that holds all `marks`; what it said. Fails the test where it fails."""
-        (line,) = [line for line in page_commands() if all(mark in line for mark in marks)]
+        """Run the page's line that holds all `marks`, or is one; what it said. It has to succeed."""
+        lines = page_commands()
+        exact = [line for line in lines if line in marks]
+        (line,) = exact or [line for line in lines if all(mark in line for mark in marks)]
         done = self.run(line.replace("JOB", job), *more, seconds=seconds)
         assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         return done.stdout + done.stderr
@@ -78,12 +94,12 @@ class Place:
         for record in records:
             self.lab.wait(record.job, state, seconds=300)
 
-    def debug(self, phase: str, recipe: str, *overrides: str) -> list[float]:
-        """Losses of the same run in one process, without Slurm."""
-        words = [phase, recipe, *overrides, f"out=runs/alone_{phase}", "--cluster", "debug"]
-        done = self.run(shlex.join([sys.executable, "-m", "kit.launch", *words]), seconds=200)
+    def alone(self, *runs: Sequence[str]) -> list[list[float]]:
+        """Losses of the same phases one after another in one process, as `--cluster debug` runs them."""
+        words = [[*run, f"out=runs/alone_{run[0]}"] for run in runs]
+        done = self.run(shlex.join([sys.executable, "-c", ALONE, json.dumps(words)]), seconds=200)
         assert done.returncode == 0, done.stderr[-3000:]
-        return losses(self.folder / "runs" / f"alone_{phase}")
+        return [losses(self.folder / "runs" / f"alone_{run[0]}") for run in runs]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +117,7 @@ def test_every_command_of_the_page_is_tested_here() -> None:
 
 
 def test_the_first_job(place: Place) -> None:
-    said = place.page("distill", "--dry-run", more=tuple(SMALLER))
+    said = place.page("distill", "--dry-run", more=SMALLER)
     assert "#SBATCH --nodes=2\n" in said and "distill: 2 nodes, each 2 ranks of\n" in said
     assert not (place.folder / "runs").exists()
     (line,) = [
@@ -119,21 +135,25 @@ def test_the_first_job(place: Place) -> None:
     assert "the model is in runs/distill_cpu/model" in place.page("logs", job=job.job)
     rank = place.run(f"python -m kit.launch logs {job.job} --rank 3")
     assert rank.returncode == 0, rank.stderr
-    alone = place.debug("distill", "kit/recipes/distill_cpu.toml", *SMALLER)
+    (alone,) = place.alone(("distill", "kit/recipes/distill_cpu.toml", *SMALLER))
     assert len(alone) == 12
     assert losses(job.out) == pytest.approx(alone, rel=1e-5)
 
 
 def test_a_sweep_of_which_one_run_is_interrupted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.page("--array", more=tuple(SMALLER))
+    place.page("--array", more=SMALLER)
     first, second = place.jobs("distill_cpu")[-2:]
     assert [record.out.name for record in (first, second)] == ["lr=2e-3", "lr=1e-3"]
     for name, value in place.lab.environment.items():
         monkeypatch.setenv(name, value)
     trained = lambda: (last_step(first.out / "metrics.jsonl") or 0) >= 3  # noqa: E731
     place.lab.until(first.job, "steps", trained)
+    behind = [f"--dependency=afterok:{first.job}", "--kill-on-invalid-dep=yes", "--output=/dev/null"]
+    waiting = place.lab.command("sbatch", "--parsable", *behind, "--wrap=true")
     SlurmJob(first.logs, first.job)._interrupt(timeout=True)
     place.wait(first, second)
+    # A job that is put back has not failed in the eyes of those that wait for it.
+    place.lab.wait(waiting, "COMPLETED")
     starts = history(first.out).attempts
     assert [start.progress > 0 for start in starts] == [False, True]
     assert "saved and stopped" in starts[0].ended
@@ -183,9 +203,14 @@ def test_the_whole_pipeline(place: Place) -> None:
     assert told.count("COMPLETED") >= len(records) == 7
     report = records["benchmark"].out / "submission.report.html"
     assert report.is_file() and (records["package"].out / "bundle" / "manifest.json").is_file()
-    for phase in ("grpo", "prm"):
+    for phase, alone in zip(
+        ("grpo", "prm"), place.alone(*map(words_of, (records["grpo"], records["prm"]))), strict=True
+    ):
         assert records[phase].nodes == 2
-        recipe, *overrides = [word for word in records[phase].command[2:] if not word.startswith("--")]
-        overrides = [word for word in overrides if "=" in word and not word.startswith("out=")]
-        alone = place.debug(phase, recipe, *overrides)
         assert losses(records[phase].out) == pytest.approx(alone, rel=1e-5, abs=1e-7)
+
+
+def words_of(record: JobRecord) -> list[str]:
+    """Phase, recipe and overrides of a job, without its layout and folder."""
+    phase, recipe, *rest = record.command[1:]
+    return [phase, recipe, *(word for word in rest if "=" in word and not word.startswith("out="))]

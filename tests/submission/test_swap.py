@@ -148,7 +148,7 @@ def test_without_swap_the_journal_knows_nothing_of_it(tmp_path: Path) -> None:
     """And the scorer is asked as candidates finish, its engine started after the other's."""
     chosen = settings().model_copy(update={"prm": ContestSettings().prm})
     gpu = Gpu()
-    gpu.take = gpu.holders.add  # type: ignore[method-assign]  # side by side here
+    gpu.take = gpu.holders.add  # type: ignore[method-assign, assignment]  # side by side here
 
     class Beside(SleepyScorer):
         async def score_steps(self, problem: str, completions: Any) -> list[list[float]]:
@@ -213,11 +213,11 @@ def test_both_engines_are_started_able_to_sleep(
 
 
 def test_nobody_swaps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("submission.setup.importlib.util.find_spec", lambda name: name != "vllm" or here)
-    here = True
+    spec = "submission.setup.importlib.util.find_spec"
+    monkeypatch.setattr(spec, lambda name: name)
     chosen, notes = _checked(settings(), None)
     assert not chosen.prm.swap and notes == ("prm.swap is off: there is no PRM to take turns with.",)
     assert _checked(settings(), tmp_path) == (settings(), ())
-    here = False
+    monkeypatch.setattr(spec, lambda name: None if name == "vllm" else name)
     chosen, notes = _checked(settings(), tmp_path)
     assert not chosen.prm.swap and chosen.engine.kind == "transformers" and len(notes) == 1

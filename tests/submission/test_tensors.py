@@ -1,6 +1,5 @@
 """Headers of safetensors files, and configs of other models."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +93,3 @@ def test_what_may_differ() -> None:
     check({**CONFIG, "num_nextn_predict_layers": 1}, predicting)
     # Packed 4-bit weights have shapes of their own.
     check(CONFIG, {name: (1, 2) for name in shapes() if "layers" in name}, dtype="U8")
-
-
-@pytest.mark.slow
-def test_the_kits_own_models_fit(tmp_path: Path) -> None:
-    from tests.tiny import make_tiny_checkpoint
-
-    make_tiny_checkpoint(tmp_path / "model", max_positions=64)
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    tensors = read_header(tmp_path / "model" / "model.safetensors").tensors
-    check_config(tmp_path / "model" / "config.json", config, tensors)
-    with pytest.raises(ValueError, match="hidden_size"):
-        check_config(tmp_path / "x", {**config, "hidden_size": config["hidden_size"] * 2}, tensors)

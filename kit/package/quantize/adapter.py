@@ -21,7 +21,8 @@ def check_adapter(folder: Path, base: Path) -> None:
     """Refuse what is no LoRA adapter of this base, before anything is loaded.
 
     Raises:
-        ValueError: a file is missing or of another kind, or merging would untie the base's embeddings.
+        ValueError: a file is missing or of another kind, the base is quantized, or its head and embedding
+            would no longer be one.
     """
     if not (folder / CONFIG).is_file():
         raise ValueError(
@@ -38,7 +39,13 @@ def check_adapter(folder: Path, base: Path) -> None:
         raise ValueError(f"--adapter {folder} is of the kind {kind!r}; LoRA adapters are merged")
     touched = [*_names(config.get("target_modules")), *_names(config.get("modules_to_save"))]
     ends = {name.rsplit(".", 1)[-1] for name in touched}
-    if read_json(base / "config.json").get("tie_word_embeddings") and not ends.isdisjoint(_EMBEDDINGS):
+    settings = read_json(base / "config.json")
+    if settings.get("quantization_config"):
+        raise ValueError(
+            f"--adapter {folder}: {base} is quantized, and a merge would have to round once more: merge into "
+            "the original, then --quantize"
+        )
+    if settings.get("tie_word_embeddings") and not ends.isdisjoint(_EMBEDDINGS):
         raise ValueError(
             f"--adapter {folder} changes {', '.join(sorted(ends & set(_EMBEDDINGS)))}, and the head of "
             f"{base} is its embedding: merging would change both; train the adapter on other layers"

@@ -12,6 +12,7 @@ from kit.package.quantize.measure import Row
 from kit.package.quantize.schemes import Scheme, group_size
 from kit.package.quantize.traces import Drawn, Wanted, check_tokens, draw, prm_rows, solver_rows
 from submission.checkpoint import Checkpoint, inspect
+from submission.engines.base import EngineError
 from submission.engines.tokenizer import context_length
 from submission.prm.heads import read_prm
 
@@ -29,7 +30,7 @@ class Job:
         layers: modules to quantize.
         rows: token ids of the calibration's traces.
         judged: a solver's held-out traces.
-        traces: SHA-256 of each trace file.
+        traces: name and SHA-256 of each trace file.
     """
 
     base: Checkpoint
@@ -41,11 +42,11 @@ class Job:
     layers: int
     rows: list[list[int]]
     judged: list[Row]
-    traces: Mapping[str, str]
+    traces: tuple[tuple[str, str], ...]
 
     def key(self, digests: Mapping[str, str]) -> str:
         """Digest of everything that decides the result; `digests` are those of the model's files."""
-        wanted = {**asdict(self.wanted), "files": sorted(self.traces.values())}
+        wanted = {**asdict(self.wanted), "files": sorted(digest for _, digest in self.traces)}
         pins = PINS.read_text(encoding="utf-8")
         made_from = [FORMAT, asdict(self.scheme), self.prm, wanted, dict(digests), pins]
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
@@ -68,7 +69,7 @@ def decide(model: Path, scheme: Scheme, wanted: Wanted, *, prm: bool) -> Job:
     widths = [tensor.shape[-1] for tensor in layers.values()]
     group = group_size(scheme, widths)
     drawn = draw(wanted, calibrated=scheme.calibrated, wrong=prm)
-    length = min(wanted.max_length, context_length(model))
+    length = min(wanted.max_length, _context(model))
     rows: list[list[int]] = []
     if scheme.calibrated and prm:
         rows = prm_rows(model, drawn.calibration, length)
@@ -77,5 +78,12 @@ def decide(model: Path, scheme: Scheme, wanted: Wanted, *, prm: bool) -> Job:
     if scheme.calibrated:
         check_tokens(rows, max(widths))
     judged = [] if prm else solver_rows(model, drawn.held_out, length)
-    traces = {file.name: file_digests(file.parent, (file.name,))[file.name] for file in wanted.files}
+    traces = tuple((file.name, file_digests(file.parent, (file.name,))[file.name]) for file in wanted.files)
     return Job(base, scheme, prm, wanted, drawn, group, len(layers), rows, judged, traces)
+
+
+def _context(model: Path) -> int:
+    try:
+        return context_length(model)
+    except EngineError as error:
+        raise ValueError(f"model {model}: {error}") from None

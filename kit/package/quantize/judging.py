@@ -72,7 +72,7 @@ def _report(
         "group_size": job.group,
         "tools": worked["tools"],
         "quantized_on": worked["device"],
-        "trace_files": dict(job.traces),
+        "trace_files": [{"name": name, "sha256": digest} for name, digest in job.traces],
         "calibration": calibration if job.scheme.calibrated else None,
         "held_out": len(job.drawn.held_out),
         "figures": dict(figures),

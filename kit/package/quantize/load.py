@@ -151,7 +151,8 @@ def _ask(question: dict[str, Any], folder: Path) -> dict[str, Any]:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise ValueError(
             f"quantized model {folder} does not load in vllm (exit code {done.returncode}: "
-            f"{lines[-1][:400] if lines else 'it wrote nothing'}); choose another scheme"
+            f"{lines[-1][:400] if lines else 'it wrote nothing'}); mend what is named there, or "
+            "choose another scheme"
         )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -124,41 +124,65 @@ def merged_model(
 
 
 def table(record: Mapping[str, Any]) -> Table:
-    """The record of quantized models as a table."""
-    shown = Table("", *(name for name in ("solver", "prm") if name in record), title="quantized")
-    reports = [record[name] for name in ("solver", "prm") if name in record]
-
-    def row(name: str, *values: object) -> None:
-        shown.add_row(name, *(Text(str(value)) for value in values))
-
-    row("scheme", *(f"{report['scheme']} ({report['preset']}, {report['method']})" for report in reports))
-    row(
-        "size",
-        *(f"{r['size']['after'] / 1e6:,.1f} MB, {r['size']['ratio']:.2f} of what it was" for r in reports),
-    )
-    row("held-out traces", *(words(report["figures"]) for report in reports))
-    row("loss", *(f"{r['figures']['loss']:.3g} (at most {r['max_loss']:g})" for r in reports))
-    row("calibration", *(_calibration(report) for report in reports))
-    row("layers", *(_layers(report["layers"]) for report in reports))
-    row("load check", *(_loaded(report["load_check"]) for report in reports))
+    """The record of merged and quantized models as a table."""
+    models = [name for name in ("solver", "prm") if name in record]
+    shown = Table("", *models, title="merged and quantized")
+    if "adapter" in record:
+        # An adapter is the solver's, which comes first.
+        shown = Table("", *(models or ["solver"]), title="merged and quantized")
+        shown.add_row("merged", Text(f"adapter {record['adapter']['adapter']['name']}"))
+    reports = [record[name] for name in models]
+    for title, says in _ROWS:
+        if reports:
+            shown.add_row(title, *(Text(says(report)) for report in reports))
     return shown
+
+
+def _scheme(report: Mapping[str, Any]) -> str:
+    return f"{report['scheme']} ({report['preset']}, {report['method']})"
+
+
+def _size(report: Mapping[str, Any]) -> str:
+    size = report["size"]
+    return f"{size['after'] / 1e6:,.1f} MB, {size['ratio']:.2f} of what it was"
+
+
+def _loss(report: Mapping[str, Any]) -> str:
+    return f"{report['figures']['loss']:.3g} (at most {report['max_loss']:g})"
+
+
+def _figures(report: Mapping[str, Any]) -> str:
+    return words(report["figures"])
 
 
 def _calibration(report: Mapping[str, Any]) -> str:
     used = report["calibration"]
-    files = ", ".join(report["trace_files"])
+    files = ", ".join(file["name"] for file in report["trace_files"])
     if used is None:
         return f"none needed (judged by {files})"
     return f"{used['traces']} traces, {used['tokens']:,} tokens, of {files}"
 
 
-def _layers(layers: Mapping[str, Any]) -> str:
+def _layers(report: Mapping[str, Any]) -> str:
+    layers = report["layers"]
     tied = ", head tied to the embedding" if layers["tied"] else ""
     return f"{layers['quantized']} quantized; as they were: {', '.join(layers['left_out']) or 'none'}{tied}"
 
 
-def _loaded(found: Mapping[str, Any]) -> str:
+def _loaded(report: Mapping[str, Any]) -> str:
+    found = report["load_check"]
     if found["why"]:
         return f"{found['engine']} on {found['where']} only: {found['why']}"
     dtype = "" if found["dtype"] == "auto" else f' with engine.dtype = "{found["dtype"]}"'
     return f"{found['engine']} on {found['where']}{dtype}, {found['difference']:.2g} from transformers"
+
+
+_ROWS = (
+    ("scheme", _scheme),
+    ("size", _size),
+    ("held-out traces", _figures),
+    ("loss", _loss),
+    ("calibration", _calibration),
+    ("layers", _layers),
+    ("load check", _loaded),
+)

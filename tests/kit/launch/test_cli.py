@@ -172,8 +172,8 @@ def test_without_slurm_a_dry_run_says_so_and_a_submission_is_refused(monkeypatch
         ("prm prm.toml --nodes 2 --cluster local", "--nodes 2 --cluster local: this machine is one node"),
         ("eval --bundle b", "eval needs --problems"),
         ("pipeline nothing.toml", "recipe nothing.toml cannot be read"),
-        ("status nowhere", "no job was submitted by kit.launch for a run in nowhere"),
-        ("logs 12", "no job was submitted"),
+        ("status nowhere", "no job was launched for a run in nowhere"),
+        ("logs 12", "no job was launched for a run in runs"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_submitted(words: str, message: str, place: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.launch import status
+from kit.launch import logs, status
 from kit.launch.attempts import Attempt, History
 from kit.launch.records import JobRecord, append, of_job, of_run, read
 from kit.launch.states import JobState
@@ -112,6 +112,11 @@ def test_status_tells_why_jobs_wait_and_why_they_failed(
         "5": JobState("PENDING", "", "", "Dependency"),
         "6": JobState("PENDING", "", "", "BeginTime"),
     }
+    last = records[0].logs / "7_0_log.err"
+    last.parent.mkdir(parents=True)
+    last.write_text("launch: start 2\nlaunch: not requeued: 3 starts in a row\nTraceback\n")
+    records.append(record(tmp_path, "7", "gave_up"))
+    states["7"] = JobState("FAILED", "0:10", "node1", "NonZeroExitCode", "1:0")
     monkeypatch.setattr(status, "states_of", lambda _records: dict(states))
     rows = status.rows_of(of_run(tmp_path))
     assert [(row.step, row.starts, row.why) for row in rows] == [
@@ -121,6 +126,7 @@ def test_status_tells_why_jobs_wait_and_why_they_failed(
         (3, 0, ""),
         (None, 0, "waits for other"),
         (None, 1, "SIGUSR2: saved; was just put back into the queue"),
+        (None, 0, "not requeued: 3 starts in a row"),
     ]
 
 
@@ -131,6 +137,40 @@ def test_a_job_is_found_by_its_id_and_a_wrong_id_names_those_that_there_are(tmp_
     assert of_job("17", tmp_path) == known
     with pytest.raises(ValueError, match=r"no job 18 below .*; the last ones are 17 \(grpo\)"):
         of_job("18", tmp_path)
+
+
+def test_a_run_that_sbatch_was_called_for_is_known_by_its_starts(tmp_path: Path) -> None:
+    begun = {"nodes": ("node1", "node2"), "progress": 0}
+    starts = [("41", 0, 100.0), ("41", 1, 200.0), ("44", 0, 300.0)]
+    History(
+        attempts=tuple(
+            Attempt.model_validate({"job": job, "restart": restart, "began": began, **begun})
+            for job, restart, began in starts
+        )
+    ).save(tmp_path / "runs" / "grpo" / "launch")
+    found = of_run(tmp_path)
+    assert [(record.job, record.name, record.nodes) for record in found] == [
+        ("41", "grpo", 2),
+        ("44", "grpo", 2),
+    ]
+    assert found[0].submitted == "1970-01-01T00:01:40+00:00"
+    with pytest.raises(ValueError, match="job 41 was submitted by sbatch, whose --output says where"):
+        logs.files_of(found[0])
+
+
+def test_following_ends_with_the_job_and_misses_nothing(tmp_path: Path) -> None:
+    first, second = tmp_path / "out", tmp_path / "err"
+    turns = iter([(first, b"a"), (second, b"b"), (first, b"c")])
+
+    def over() -> bool:
+        turn = next(turns, None)
+        if turn is not None:
+            with turn[0].open("ab") as file:
+                file.write(turn[1])
+        return turn is None
+
+    assert b"".join(logs.follow([first, second], over)) == b"abc"
+    assert b"".join(logs.read([first, second, tmp_path / "none"])) == b"acb"
 
 
 @pytest.mark.slow

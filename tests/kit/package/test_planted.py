@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from kit.package.audit import audit, check_contents
 from kit.package.build import build
 from kit.package.contents import plan
+from kit.package.making import Request, inspect_models
 from kit.package.rehearse import rehearse_bundle
 from kit.package.targets import Target
 from kit.package.wheels import Wheelhouse, describe
@@ -390,6 +391,16 @@ def test_a_config_of_another_model_among_shards(tmp_path: Path) -> None:
     name = index["weight_map"]["model.embed_tokens.weight"]
     save_file({"model.embed_tokens.weight": np.zeros((16, 12), np.float32)}, model / name)
     assert "model.embed_tokens.weight is 16 x 12" in faults(make_bundle(tmp_path / "b", model))
+
+
+def test_the_build_refuses_a_config_of_another_model(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model")
+    path = model / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": 16}))
+    out = tmp_path / "bundle"
+    with pytest.raises(ValueError, match=r"config.json is not of these weights: hidden_size is 16 and"):
+        inspect_models(Request(out=out, model=model))
+    assert not out.exists()
 
 
 def test_the_command_line_says_the_same(bundle: Path) -> None:

@@ -1,5 +1,5 @@
-"""`FaultyEngine` that sleeps: falling asleep and waking each take the first line of a file `switch` in its folder
-as their fault. Runs in the engine's process."""
+"""`FaultyEngine` that sleeps: falling asleep and waking each take the first line of a file `switch` in its
+folder as their fault. Runs in the engine's process."""
 
 import asyncio
 import os

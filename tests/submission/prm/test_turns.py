@@ -60,7 +60,8 @@ def play(
 def test_the_first_sleeps_before_the_second_loads_and_a_turn_is_rehearsed() -> None:
     _, shared = play(Shared.start, start=False)
     assert shared.gpu.events == ["PRM starts", "PRM sleeps", "engine starts", *TURN[:2], *TURN[3:]]
-    assert shared.turns.cost == 10.0 and shared.gpu.holders == {"engine"}
+    assert shared.turns.cost == 10.0 and shared.turns.seconds["PRM wakes"] == (1.0,)
+    assert shared.gpu.holders == {"engine"}
 
 
 def test_a_turn() -> None:

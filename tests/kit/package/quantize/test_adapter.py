@@ -98,6 +98,11 @@ def test_what_is_no_adapter_of_a_tied_model_is_refused_before_loading(base: Path
         check_adapter(make_adapter(tmp_path / "a", peft_type="IA3"), base)
     with pytest.raises(ValueError, match="changes lm_head, and the head"):
         check_adapter(make_adapter(tmp_path / "b", target_modules=["lm_head"]), base)
+    quantized = tmp_path / "quantized"
+    quantized.mkdir()
+    (quantized / "config.json").write_text('{"quantization_config": {"quant_method": "mxfp4"}}')
+    with pytest.raises(ValueError, match="is quantized, and a merge would"):
+        check_adapter(tmp_path / "b", quantized)
     (tmp_path / "b" / "adapter_model.safetensors").rename(tmp_path / "b" / "adapter_model.bin")
     with pytest.raises(ValueError, match="a pickle"):
         check_adapter(tmp_path / "b", base)

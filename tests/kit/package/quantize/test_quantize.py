@@ -211,8 +211,6 @@ def test_a_bundle_of_a_merged_and_quantized_model(
     [
         (["--quantize", "gguf"], "served by vLLM"),
         (["--quantize", "int8"], "--calibration-traces is missing"),
-        (["--quantize-prm", "fp8"], "without --prm"),
-        (["--max-loss", "-0.1"], "must be at least 0"),
     ],
 )
 def test_a_wish_that_cannot_be_is_one_line_and_exit_code_2(

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.run`: a bundle's contests and samples on problem sets, with what they are worth."""
