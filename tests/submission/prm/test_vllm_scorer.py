@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from submission.engines.base import EngineError
+from submission.prm.heads import PrmConfig
 from submission.prm.scorer import CancelledError
 from submission.prm.transformers_scorer import TransformersScorer
 from submission.prm.vllm_scorer import VllmScorer, _Child
@@ -78,6 +79,14 @@ async def check_death(scorer: VllmScorer) -> None:
     await scorer.close()
     with pytest.raises(EngineError, match="closed"):
         await scorer.score_steps(PROBLEM, CANDIDATES)
+
+
+def test_a_scorer_that_is_closed_while_it_starts_leaves_no_process() -> None:
+    scorer = VllmScorer(Path("x"), SETTINGS)
+    asyncio.run(scorer.close())
+    with pytest.raises(EngineError, match="has ended: exit code -9"):
+        scorer._load(PrmConfig(head="logprob"))
+    asyncio.run(scorer.close())
 
 
 def test_what_the_child_cannot_serve_is_told_of() -> None:

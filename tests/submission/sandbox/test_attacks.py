@@ -1,5 +1,6 @@
 """The attack suite: each hostile cell is contained, the next answers at once, and nothing is left."""
 
+import contextlib
 import os
 import secrets
 import time
@@ -35,7 +36,8 @@ def settled(sandbox: Sandbox, workers: int, seconds: float = 15.0) -> bool:
     while time.monotonic() < deadline:
         folders = list(server._folder.iterdir())
         if len(processes(sandbox)) <= workers and len(folders) <= workers:
-            return all(not any(folder.iterdir()) for folder in folders)
+            with contextlib.suppress(FileNotFoundError):  # replaced meanwhile: look again
+                return all(not any(folder.iterdir()) for folder in folders)
         time.sleep(0.02)
     return False
 
