@@ -10,6 +10,7 @@ Debian's packages), and goes down with it. Labs of processes side by side have o
 Tests are skipped, with the reason, where there can be none: not root, no namespaces, no packages.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -39,7 +40,7 @@ class Lab:
     def __init__(self, number: int, folder: Path) -> None:
         self.number, self.folder = number, folder
         self.small = folder / "small"
-        """A disk that all nodes see and that is small; `resize` changes that."""
+        """A disk that all nodes see, of 64 MiB."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -129,9 +130,16 @@ class Lab:
         """`slurm/lab/node.sh`: start, kill (power off), cut, join, or enter with a command."""
         return self.command(SCRIPTS / "node.sh", action, str(number), *words, more=self.names)
 
-    def resize(self, size: str) -> None:
-        """Give the small disk another size, such as 5m."""
-        self.command("mount", "-o", f"remount,size={size}", str(self.small))
+    @contextlib.contextmanager
+    def full_disk(self, leave: int = 400_000) -> Iterator[None]:
+        """While entered, the small disk has room for so many bytes only."""
+        ballast = self.small / "ballast"
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(self.small).free - leave)
+        try:
+            yield
+        finally:
+            ballast.unlink()
 
     @property
     def names(self) -> dict[str, str]:

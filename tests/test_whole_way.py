@@ -30,9 +30,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def readme_commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    # Those of training are run by tests/test_training_way.py.
-    training = re.compile(r"-m kit\.(train|small|data|traces|steps)\b")
-    return [line for line in lines if line and not line.startswith("make ") and not training.search(line)]
+    # Those of training are run by tests/test_training_way.py, those of Slurm by tests/slurm.
+    elsewhere = re.compile(r"^make |^sbatch |-m kit\.(train|small|data|traces|steps|launch)\b")
+    return [line for line in lines if line and not elsewhere.search(line)]
 
 
 class House:
@@ -106,6 +106,14 @@ def test_every_command_of_the_readme_is_tested_here() -> None:
     tested.append("MATH_MODEL_PATH")
     for line in readme_commands():
         assert any(mark in line for mark in tested), f"no test runs {line!r}"
+
+
+def test_slurm_is_started_as_its_own_page_says() -> None:
+    page = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+    found = [line for line in README.splitlines() if line.startswith(("sbatch ", "python -m kit.launch "))]
+    assert len(found) >= 3
+    for line in found:
+        assert f"\n{line}\n" in page, f"no test runs {line!r}"
 
 
 def test_verify(house: House) -> None:

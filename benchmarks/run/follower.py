@@ -24,9 +24,7 @@ class Follower:
         every: seconds between lines.
     """
 
-    def __init__(
-        self, journal: Path, problems: int, console: Console, every: float = EVERY_SECONDS
-    ) -> None:
+    def __init__(self, journal: Path, problems: int, console: Console, every: float = EVERY_SECONDS) -> None:
         self._journal = journal
         self._problems = problems
         self._console = console

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ class Plan:
 
     def overrides(self, job: "Job") -> list[str]:
         """With which the contest's server resolves the job's settings."""
-        base = self.base().settings
+        base = self.base.settings
         found = [f"rules.expected_problems={len(job.problems.items)}", f"solver.seed={self._seed(job)}"]
         if self.samples is None:
-            found.append(f"rules.time_limit={self.time_limit:g}")
+            found.append(f"rules.time_limit={self.time_limit!r}")
         else:
             found += self._unlimited(base.solver.system_prompt, job, self.samples)
         if self.optimization:
@@ -74,7 +75,7 @@ class Plan:
         return [*found, *self.settings]
 
     def _unlimited(self, prompt: str, job: "Job", samples: int) -> list[str]:
-        settings = self.base().settings
+        settings = self.base.settings
         places = settings.engine.max_num_seqs
         if settings.team.uses_tools:
             # A role without a seat in the sandbox would write without its tools.
@@ -95,6 +96,7 @@ class Plan:
             found.append(f"solver.system_prompt={json.dumps(PLAIN_PROMPT)}")
         return found
 
+    @cached_property
     def base(self) -> Setup:
         """The bundle's own settings, with the user's overrides."""
         return resolve(self.bundle, self.settings, team=self.team)
@@ -116,7 +118,7 @@ class Plan:
 
     def config(self) -> dict[str, Any]:
         """The run's identity, ready for JSON. `repeat` is told apart: more repeats may be asked for later."""
-        setup = self.base()
+        setup = self.base
         return {
             "mode": "samples" if self.samples is not None else "contest",
             "bundle": setup.name,
@@ -203,5 +205,7 @@ def _check_folder(out: Path, config: dict[str, Any]) -> None:
     except (ValueError, AttributeError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); name a new folder") from None
     if differing:
-        told = "; ".join(f"{key} was {before.get(key)!r:.120}, is {config[key]!r:.120}" for key in differing[:3])
+        told = "; ".join(
+            f"{key} was {before.get(key)!r:.120}, is {config[key]!r:.120}" for key in differing[:3]
+        )
         raise ValueError(f"--out {out} holds a run of other settings ({told}); name a new folder")

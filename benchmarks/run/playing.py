@@ -1,9 +1,9 @@
-"""Playing a run's contests, each in processes of its own; a contest that is finished is never played again."""
+"""Playing a run's contests, each in processes of its own; what is finished is never played again."""
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from rich.text import Text
 
 from benchmarks.run.durations import spell_duration
 from benchmarks.run.follower import Follower
-from benchmarks.run.gathering import Contest, gather
+from benchmarks.run.gathering import ENDED, Contest, gather
 from benchmarks.run.plan import Job, Plan
 from submission.clock import STARTED_AT
+from submission.gateway.rehearsal import GatewayError
 from submission.journal import ContestLine, Journal, JournalContent, read_journal
 from submission.local import Outputs, run_contest
 from submission.serve import STALE_SECONDS
@@ -38,7 +39,8 @@ def play(plan: Plan, out: Path, console: Console) -> list[Finished]:
     """Play what is not played yet.
 
     Raises:
-        GatewayError: a contest failed as a whole; the same command continues from its journal.
+        GatewayError: a contest failed as a whole, or no model answered in it; the same command continues from
+            its journal, or plays it anew.
         ValueError: a setting is wrong, or an output cannot be written.
     """
     jobs = plan.jobs
@@ -53,6 +55,7 @@ def play(plan: Plan, out: Path, console: Console) -> list[Finished]:
             _play_one(plan, job, setups[job], outputs, console)
             known = stored(job, setups[job], outputs)
             assert known is not None, job.name
+            _refuse_silence(known, outputs)
         finished.append(known)
     return finished
 
@@ -78,6 +81,16 @@ def stored(job: Job, setup: Setup, outputs: Outputs) -> Finished | None:
     return Finished(job, setup, contest, dict(zip(table["id"], table["answer"], strict=True)))
 
 
+def _refuse_silence(found: Finished, outputs: Outputs) -> None:
+    """A contest in which no model wrote anything says nothing of it: it is put aside, to be played anew."""
+    samples = [one for problem in found.contest.problems.values() for one in problem.samples]
+    if found.contest.faults and not any(one.line.finish in ENDED for one in samples):
+        outputs.submission.replace(outputs.submission.with_suffix(".failed.parquet"))
+        raise GatewayError(
+            "NO_MODEL_ANSWERED", f"{found.job.name}: {found.contest.faults[0]} (see {outputs.log})"
+        )
+
+
 def _play_one(plan: Plan, job: Job, setup: Setup, outputs: Outputs, console: Console) -> None:
     rules = setup.settings.rules
     options = [] if plan.bundle is None else ["--bundle", str(plan.bundle)]
@@ -85,13 +98,11 @@ def _play_one(plan: Plan, job: Job, setup: Setup, outputs: Outputs, console: Con
     for override in plan.overrides(job):
         options += ["--set", override]
     refresh(outputs.journal)
-    # Each contest has a clock of its own, not that of this process.
-    os.environ[STARTED_AT] = str(time.time())
     unlimited = plan.samples is not None
     follower: AbstractContextManager[object] = nullcontext()
     if unlimited:
         follower = Follower(outputs.journal, len(job.problems.items), console)
-    with follower:
+    with _own_clock(), follower:
         run_contest(
             setup,
             job.problems.problems(rules.answer_min, rules.answer_max),
@@ -102,6 +113,20 @@ def _play_one(plan: Plan, job: Job, setup: Setup, outputs: Outputs, console: Con
             # Its own view tells the time left to a limit that an unlimited run does not have.
             console=Console(quiet=True) if unlimited else console,
         )
+
+
+@contextmanager
+def _own_clock() -> Iterator[None]:
+    """Each contest begins now, and not with this process."""
+    before = os.environ.get(STARTED_AT)
+    os.environ[STARTED_AT] = str(time.time())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[STARTED_AT]
+        else:
+            os.environ[STARTED_AT] = before
 
 
 def refresh(journal: Path) -> None:

@@ -62,8 +62,10 @@ def score_rest(finished: Finished, folder: Path, console: Console) -> Scores:
     rest = missing(finished, known)
     # Swapping is for engine and PRM side by side: here the engine is gone.
     settings = finished.setup.settings
-    scorer = make_scorer(settings.model_copy(update={"prm": settings.prm.model_copy(update={"swap": False})}),
-                         finished.setup.prm)
+    scorer = make_scorer(
+        settings.model_copy(update={"prm": settings.prm.model_copy(update={"swap": False})}),
+        finished.setup.prm,
+    )
     if scorer is None or not rest:
         return known
     texts = {item.id: item.text for item in finished.job.problems.items}

@@ -7,7 +7,7 @@ a box or `####` will do), and perhaps an id (`id`, `problem_id`, `unique_id` or 
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,9 +179,7 @@ def _item(row: Mapping[str, Any], spec: SetSpec, number: str, where: str) -> Ite
     return Item(identifier, text, _gold(answer, spec, where))
 
 
-def _column(
-    row: Mapping[str, Any], named: str, usual: tuple[str, ...], what: str, where: str
-) -> str:
+def _column(row: Mapping[str, Any], named: str, usual: tuple[str, ...], what: str, where: str) -> str:
     found = next((name for name in ([named] if named else usual) if name in row), None)
     if found is None:
         wanted = repr(named) if named else " or ".join(map(repr, usual[:2]))

@@ -1,1 +1,1 @@
-"""Pure statistics of benchmark runs: intervals, curves against a budget, the twice-run score, paired tests."""
+"""Pure statistics of runs: intervals, curves against a budget, the twice-run score, paired tests."""

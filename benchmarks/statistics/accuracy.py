@@ -43,9 +43,9 @@ def accuracy_interval(
 ) -> Interval:
     """Mean accuracy with its interval, over the problems and the seeds that might have been drawn.
 
-    Wilson's for one run, and where all answers are right or all wrong, since resampling equal values says that
-    there is no doubt; else the two-way bootstrap of `bootstrap_interval`. The latter is a little wide where
-    there are few runs, never narrow by design (Owen 2007).
+    Wilson's for one run of right and wrong answers, and where all are right or all wrong, since resampling
+    equal values says that there is no doubt; else the two-way bootstrap of `bootstrap_interval`, which is a
+    little wide where there are few runs, by design (Owen 2007).
 
     Args:
         right: [runs, problems], 1 for a right answer, or a share in 0 to 1.
@@ -60,7 +60,8 @@ def accuracy_interval(
         raise ValueError(f"a table of shape {right.shape}: expected [runs, problems], not empty")
     runs, problems = right.shape
     by_problem = right.mean(axis=0)
-    settled = bool((by_problem == by_problem[0]).all()) and float(by_problem[0]) in (0.0, 1.0)
-    if runs == 1 or settled:
+    whole = bool(((right == 0) | (right == 1)).all())
+    settled = whole and float(right.mean()) in (0.0, 1.0)
+    if (runs == 1 and whole) or settled:
         return wilson_interval(float(by_problem.sum()), problems, level)
     return bootstrap_interval(right, repeats=repeats, seed=seed, level=level)

@@ -76,9 +76,7 @@ def discordance(first: "npt.NDArray[np.float64]", second: "npt.NDArray[np.float6
     return float((a * (1 - b) + b * (1 - a)).mean())
 
 
-def least_difference(
-    problems: int, discordant: float, *, level: float = 0.95, power: float = 0.8
-) -> float:
+def least_difference(problems: int, discordant: float, *, level: float = 0.95, power: float = 0.8) -> float:
     """Smallest difference in accuracy that McNemar's test shows with this power.
 
     The delta that solves delta sqrt(n) = z_level sqrt(psi) + z_power sqrt(psi - delta^2), with psi the share

@@ -17,6 +17,7 @@ was lost; they stop when they make no more progress. `--cluster local` runs on t
 inside this process.
 """
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from rich.console import Console
 
 from kit.launch import logs as log_files
 from kit.launch.records import RUNS, Cluster, JobRecord, of_job, of_run
-from kit.launch.resources import Resources, option
+from kit.launch.resources import SITE, Resources, option, site_defaults
 from kit.launch.spec import LAUNCH, MAX_STALLS, JobSpec, Phase
 from kit.launch.states import LIVE, states_of
 from kit.launch.sweep import Point, points
@@ -47,13 +48,18 @@ Words = Annotated[
 ]
 Nodes = Annotated[int, _option("Nodes, those that generate included.", min=1)]
 Ranks = Annotated[int, _option("Processes a node. Default: one a GPU.", min=0)]
-Gpus = Annotated[int, _option("GPUs that are asked for on each node.", min=0)]
+Gpus = Annotated[int, _option("GPUs that are asked for on each node.", min=0, envvar=SITE["gpus_per_node"])]
 Cpus = Annotated[int, _option("CPUs that are asked for on each node.", min=0)]
 Generators = Annotated[int, _option("Of grpo: so many of the nodes serve vLLM, the others train.", min=0)]
-Partition = Annotated[str, _option("Default: the cluster's.")]
-Account = Annotated[str, _option("Whom the time is charged to.")]
-Time = Annotated[str, _option("Of one turn: 4h, 90 (minutes), 1d12h. Longer runs go on in their next one.")]
-Memory = Annotated[str, _option("Of a node: 64G; 0 is all of it.", "--mem")]
+Partition = Annotated[str, _option("Default: the cluster's.", envvar=SITE["partition"])]
+Account = Annotated[str, _option("Whom the time is charged to.", envvar=SITE["account"])]
+Time = Annotated[
+    str,
+    _option(
+        "Of one turn: 4h, 90 (minutes), 1d12h. Longer runs go on in their next one.", envvar=SITE["time"]
+    ),
+]
+Memory = Annotated[str, _option("Of a node: 64G; 0 is all of it.", "--mem", envvar=SITE["mem"])]
 Further = Annotated[
     list[str] | None, _option("Any further option of sbatch: qos=high. Repeatable.", "--slurm")
 ]
@@ -170,7 +176,7 @@ def pipeline(
     from kit.launch.pipeline import Pipeline, tasks_of
 
     loaded = Pipeline.load(file, overrides or ())
-    tasks = tasks_of(loaded)
+    tasks = tasks_of(loaded, site_defaults(os.environ))
     _go(tasks, loaded.out / LAUNCH, False, after, cluster, fits=estimate, dry=dry_run, wait=wait)
 
 

@@ -40,7 +40,10 @@ def main() -> None:
     """Run the job of this process's arguments; exits with 0, with 85 after a requeue, else with an error."""
     allocation = slurm.Allocation.from_environment(os.environ)
     spec = JobSpec.parse(sys.argv[1:], nodes=len(allocation.hosts))
-    sys.exit(supervise(spec, allocation))
+    try:
+        sys.exit(supervise(spec, allocation))
+    except OSError as error:
+        raise ValueError(f"{error}: without its record of starts the job is not requeued") from error
 
 
 def supervise(spec: JobSpec, allocation: slurm.Allocation) -> int:

@@ -90,8 +90,8 @@ class DebugJob:
 
     words: tuple[str, ...]
 
-    def __call__(self) -> int:
-        """Returns the exit code of `python -m kit.train`."""
+    def __call__(self) -> int | ValueError:
+        """The exit code of `kit.train`; a mistake is returned, since submitit debugs what is raised."""
         spec = JobSpec.parse(self.words)
         if spec.phase == "eval":
             from submission.__main__ import app
@@ -105,4 +105,6 @@ class DebugJob:
             app(arguments)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
+        except ValueError as error:
+            return error
         return 0

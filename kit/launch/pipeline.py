@@ -87,8 +87,11 @@ class Pipeline(Recipe):
             ) from None
 
 
-def tasks_of(pipeline: Pipeline) -> list[Task]:
+def tasks_of(pipeline: Pipeline, site: Mapping[str, str] | None = None) -> list[Task]:
     """The stages in order, with their placeholders filled in.
+
+    Args:
+        site: resources that hold where neither stage nor pipeline says anything.
 
     Raises:
         ValueError: a placeholder of no stage, or of one that need not be finished by then.
@@ -101,7 +104,7 @@ def tasks_of(pipeline: Pipeline) -> list[Task]:
         stage = pipeline.stages[name]
         known = {other: folders[other] for other in _before(pipeline.stages, name)}
         fill = partial(_fill, name=name, known={**known, "out": folders[name]}, stages=folders)
-        resources = _resources(pipeline, stage)
+        resources = _resources(pipeline, stage, site or {})
         if stage.command:
             command = tuple(fill(word) for word in stage.command)
             record = pipeline.out / LAUNCH / name
@@ -130,10 +133,10 @@ def _phase(name: str, stage: Stage, resources: Resources, out: Path, fill: Calla
     return Task(name, resources, out, spec, after=stage.after)
 
 
-def _resources(pipeline: Pipeline, stage: Stage) -> Resources:
-    names = set(Resources.model_fields)
-    own = stage.model_dump(include=stage.model_fields_set & names)
-    return Resources.parse({**pipeline.resources.model_dump(), **own}, "a stage's resources")
+def _resources(pipeline: Pipeline, stage: Stage, site: Mapping[str, str]) -> Resources:
+    common = pipeline.resources.model_dump(exclude_unset=True)
+    own = stage.model_dump(include=stage.model_fields_set & set(Resources.model_fields))
+    return Resources.parse({**site, **common, **own}, "a stage's resources")
 
 
 def _before(stages: Mapping[str, Stage], name: str) -> set[str]:

@@ -67,7 +67,7 @@ def decide(starts: Sequence[Start], progress: int, ending: Ending, max_stalls: i
         return Decision(False, 0, "finished")
     if ending.kind == "withdrawn":
         return Decision(False, 1, f"left to Slurm, which has cancelled or requeued it: {ending.reason}")
-    proven = len(starts) > 1 or progress > starts[-1].progress
+    proven = len(starts) != 1 or progress > starts[-1].progress
     if ending.kind == "mistake" and not proven:
         return Decision(False, 2, f"not requeued, it would end the same way again: {ending.reason}")
     if why := given_up(starts, progress, max_stalls, ending.reason):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -37,6 +38,21 @@ _NAMES = (
 )
 FURTHER = _NAMES.split()
 """What --slurm takes: sbatch's long options but for those that would change how the launcher itself works."""
+
+
+SITE = {
+    "partition": "SBATCH_PARTITION",
+    "account": "SBATCH_ACCOUNT",
+    "time": "SBATCH_TIMELIMIT",
+    "mem": "SBATCH_MEM_PER_NODE",
+    "gpus_per_node": "SBATCH_GPUS_PER_NODE",
+}
+"""Variables of sbatch, as slurm/site.env sets them, that hold where nothing else is said."""
+
+
+def site_defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    """Resources that the shell's variables name."""
+    return {key: environment[name] for key, name in SITE.items() if environment.get(name)}
 
 
 class Resources(Recipe):

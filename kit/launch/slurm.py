@@ -10,6 +10,7 @@ from dataclasses import dataclass
 FIRST_PORT = 10_000
 PORTS_A_JOB = 16
 _JOBS = 1_250  # ports end below 30,000, where neither Slurm's own nor the system's passing ones begin
+_FAILURES = ("JobLaunchFailure", "NonZeroExitCode", "RaisedSignal")  # of Slurm 22.05, and later ones' names
 _PAUSES = (1.0, 5.0, 15.0)
 
 
@@ -41,10 +42,16 @@ class Allocation:
 
 @dataclass(frozen=True)
 class State:
-    """A job as Slurm sees it now. `signal` is what its batch script was ended by, 0 while it was not."""
+    """A job as Slurm sees it now.
+
+    Args:
+        signal: what its batch script was ended by, or that of an earlier start; else 0.
+        reason: of its state; "None" where there is none.
+    """
 
     name: str
     signal: int
+    reason: str
 
     @property
     def running(self) -> bool:
@@ -53,23 +60,31 @@ class State:
 
     @property
     def script_killed(self) -> bool:
-        """Whether its batch script died by SIGKILL. scancel and time limits end it by SIGTERM first."""
-        return not self.running and self.signal == 9
+        """Whether its batch script died by SIGKILL, and Slurm did not mean it to."""
+        return not self.running and self.signal == 9 and self.reason.startswith(_FAILURES)
 
 
 def state_of(job: str) -> State:
     """Ask for it. ValueError where Slurm does not know the job, or does not answer."""
-    said = _slurm("scontrol", "show", "job", "--oneliner", job)
+    said = _slurm("scontrol", "show", "job", "--oneliner", target(job, os.environ))
     name = re.search(r"\bJobState=(\w+)", said)
     code = re.search(r"\bExitCode=\d+:(\d+)", said)
+    reason = re.search(r"\bReason=([^\s]+)", said)
     if name is None or code is None:
         raise ValueError(f"scontrol show job {job} says neither JobState nor ExitCode: {said[:200]!r}")
-    return State(name[1], int(code[1]))
+    return State(name[1], int(code[1]), reason[1] if reason else "")
 
 
 def requeue(job: str) -> None:
     """Put the job back. Slurm then ends what is left of it. ValueError where it refuses."""
-    _slurm("scontrol", "requeue", job)
+    _slurm("scontrol", "requeue", target(job, os.environ))
+
+
+def target(job: str, environment: Mapping[str, str]) -> str:
+    """What to call a job in a command. The id of one job of an array may stand for all of them."""
+    if job == environment.get("SLURM_JOB_ID") and "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return job
 
 
 def step_command(hosts: tuple[str, ...], command: list[str], options: list[str]) -> list[str]:

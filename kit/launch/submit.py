@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,13 @@ from submission.files import write_bytes
 OUTPUT = "jobs"
 """Folder of submitit's files, under the launch folder."""
 SITE = "AIMO_SITE"
+_VARIABLES = {
+    "array": ("ARRAY_INX",),
+    "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
+    "requeue": ("REQUEUE", "NO_REQUEUE"),
+    "time": ("TIMELIMIT",),
+}
+"""Of sbatch's variables those that are not named as their options are."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ def verify_cluster(launch: Launch) -> list[str]:
         ValueError: a task can never run on it.
     """
     partitions = ask_cluster()
+    if not (snapshot.ROOT / "slurm" / "run.sh").is_file():
+        raise ValueError(f"{snapshot.ROOT} has no slurm/run.sh: launch from a checkout of the repository")
     found: list[str] = []
     for task in launch.tasks:
         with _naming(task, launch):
@@ -148,7 +158,8 @@ def submit(launch: Launch, said: Callable[[JobRecord], None]) -> list[JobRecord]
     try:
         if launch.array:
             executor = _executor(launch, tasks[0], copied, launch.after)
-            jobs = executor.submit_array([_job(task) for task in tasks])
+            with _without(executor.script(len(tasks))):
+                jobs = executor.submit_array([_job(task) for task in tasks])
             records = [
                 _record(launch, task, job.job_id, "slurm", ()) for task, job in zip(tasks, jobs, strict=True)
             ]
@@ -156,7 +167,9 @@ def submit(launch: Launch, said: Callable[[JobRecord], None]) -> list[JobRecord]
             for task in tasks:
                 names = {record.name: record.job for record in records}
                 after = (*launch.after, *(names[name] for name in task.after))
-                job = _executor(launch, task, copied, after).submit(_job(task))
+                executor = _executor(launch, task, copied, after)
+                with _without(executor.script()):
+                    job = executor.submit(_job(task))
                 records.append(_record(launch, task, job.job_id, "slurm", after))
     except (FailedJobError, FailedSubmissionError) as error:
         for record in records:
@@ -167,6 +180,19 @@ def submit(launch: Launch, said: Callable[[JobRecord], None]) -> list[JobRecord]
         append(launch.folder, record)
         said(record)
     return records
+
+
+@contextmanager
+def _without(script: str) -> Iterator[None]:
+    """Without the variables that sbatch would take in place of what the script says."""
+    variables = set()
+    for key in re.findall(r"^#SBATCH --([a-z-]+)", script, flags=re.MULTILINE):
+        variables |= {f"SBATCH_{name}" for name in _VARIABLES.get(key, (key.upper().replace("-", "_"),))}
+    kept = {name: os.environ.pop(name) for name in variables if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def run_local(
@@ -192,7 +218,10 @@ def run_debug(launch: Launch, task: Task) -> int:
     if task.spec is None:
         raise ValueError(f"{task.name} is a plain command: --cluster debug runs phases, inside this process")
     job = DebugExecutor(launch.folder / OUTPUT).submit(DebugJob(tuple(task.spec.to_args())))
-    return int(job.result())
+    result = job.result()
+    if isinstance(result, ValueError):
+        raise result
+    return result
 
 
 def cancel(record: JobRecord) -> None:

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Settings of a lab, read by up.sh, down.sh and node.sh. Everything of it lies under $LAB, nothing under /etc.
 : "${LAB_ID:=0}"   # 0 to 99: labs with other numbers live side by side
 : "${LAB:=${TMPDIR:-/tmp}/aimo-slurm-lab-$LAB_ID}"

@@ -41,6 +41,8 @@ after = ["second"]
 """
 
 
+SITE = {"SBATCH_PARTITION": "low", "SBATCH_NO_REQUEUE": "1", "SBATCH_TIMELIMIT": "20"}
+"""A user's shell: what a command says goes before it."""
 ALONE = """
 import json, sys
 from kit.launch.job import DebugJob
@@ -67,7 +69,7 @@ class Place:
     def run(self, line: str, *more: str, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
         """Run a line of the page, with `more` behind it."""
         words = [*shlex.split(line), *more]
-        environment = {**self.lab.environment, "PYTHONPATH": str(self.folder), "COLUMNS": "250"}
+        environment = {**self.lab.environment, **SITE, "PYTHONPATH": str(self.folder), "COLUMNS": "250"}
         return subprocess.run(
             words,
             cwd=self.folder,
@@ -146,6 +148,7 @@ def test_a_sweep_of_which_one_run_is_interrupted(place: Place, monkeypatch: pyte
     assert [record.out.name for record in (first, second)] == ["lr=2e-3", "lr=1e-3"]
     for name, value in place.lab.environment.items():
         monkeypatch.setenv(name, value)
+    assert " Partition=low " in place.lab.command("scontrol", "show", "job", "--oneliner", first.job)
     trained = lambda: (last_step(first.out / "metrics.jsonl") or 0) >= 3  # noqa: E731
     place.lab.until(first.job, "steps", trained)
     behind = [f"--dependency=afterok:{first.job}", "--kill-on-invalid-dep=yes", "--output=/dev/null"]
@@ -176,10 +179,13 @@ def test_a_stage_that_fails_stops_those_behind_it(place: Place) -> None:
 
 
 def test_what_is_submitted_can_be_cancelled(place: Place) -> None:
-    (place.folder / "waits.toml").write_text('[stages.a]\ncommand = ["sleep", "600"]\nout = "runs/waits"\n')
-    assert place.run("python -m kit.launch pipeline waits.toml out=runs/waits").returncode == 0
+    (place.folder / "waits.toml").write_text('[stages.a]\ncommand = ["sleep", "600"]\n')
+    line = "python -m kit.launch pipeline waits.toml out=runs/waits partition=batch"
+    assert place.run(line).returncode == 0
     (job,) = place.jobs("waits")
     place.lab.until(job.job, "its start", lambda: job.errors.exists() and "sleep" in job.errors.read_text())
+    told = place.lab.command("scontrol", "show", "job", "--oneliner", job.job)
+    assert re.search(r" Requeue=1 .* TimeLimit=00:20:00 .* Partition=batch ", told)
     assert f"a (job {job.job}) was cancelled" in place.page("cancel", job=job.job)
     place.wait(job, state="CANCELLED")
 
@@ -199,7 +205,7 @@ def test_the_whole_pipeline(place: Place) -> None:
     for name, record in records.items():
         assert f"{name} (job {record.job}): COMPLETED" in said
     assert records["package"].after == (records["grpo"].job, records["prm"].job)
-    told = place.page("status")
+    told = place.page("python -m kit.launch status")
     assert told.count("COMPLETED") >= len(records) == 7
     report = records["benchmark"].out / "submission.report.html"
     assert report.is_file() and (records["package"].out / "bundle" / "manifest.json").is_file()

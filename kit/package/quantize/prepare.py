@@ -86,7 +86,7 @@ def prepare(wish: Wish, solver: Path, prm: Path | None, say: Say, *, dry_run: bo
 
 def _check_wish(wish: Wish, prm: Path | None) -> None:
     if not wish.max_loss >= 0:
-        raise ValueError(f"--max-loss {wish.max_loss:g} must be at least 0: 0.05 allows 5 %")
+        raise ValueError(f"--max-loss {wish.max_loss:g} must be at least 0: 0.01 allows 1 %")
     if wish.quantize_prm != "none" and prm is None:
         raise ValueError("--quantize-prm is given without --prm: name the process reward model")
     if wish.traces and (wish.quantize, wish.quantize_prm) == ("none", "none"):

@@ -21,7 +21,9 @@ from submission.checkpoint import Checkpoint
 
 CACHE = ROOT / "build" / "quantized"
 REPORT = "quantization.json"
-MAX_LOSS = 0.05
+MAX_LOSS = 0.01
+"""Seen (benchmarks/quantize.py): a perplexity grown by 0.015 went with 9 points of a small model's answers
+lost, one grown by 0.001 with none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ def test_resources_are_the_pipelines_where_a_stage_says_nothing() -> None:
     assert distill.resources == Resources(partition="gpu", time="2h", nodes=2)
     assert grpo.resources == Resources(partition="gpu", time="2h", nodes=4, gpus_per_node=8)
     assert package.resources == Resources(partition="gpu", time="10", nodes=1)
+    (first, *_) = tasks_of(load(), {"partition": "low", "account": "math", "gpus_per_node": "8"})
+    assert first.resources == Resources(partition="gpu", time="2h", nodes=2, account="math", gpus_per_node=8)
 
 
 @pytest.mark.parametrize(

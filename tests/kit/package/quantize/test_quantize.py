@@ -143,7 +143,8 @@ def test_a_prm_keeps_its_head_and_its_scores(kind: Any, scheme: str, place: Path
     folder = kind(place / kind.__name__)
     known = "First, 1 + 1 = 2.\n\nThen 2 + 2 = 4."
     wanted = Wanted((traces(place / f"{kind.__name__}.jsonl", 110, completion=known, correct=False),), 64, 32)
-    made = make(folder, scheme, wanted, place, python, prm=True)
+    # A head of random weights is moved more easily than a trained one.
+    made = make(folder, scheme, wanted, place, python, max_loss=0.02, prm=True)
     report = made.report
     assert report["figures"]["steps"] == 64
     assert report["figures"]["mean_difference"] < 0.02
