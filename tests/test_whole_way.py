@@ -102,6 +102,7 @@ def test_every_command_of_the_readme_is_tested_here() -> None:
         "--serve",
         "--problems",
         "solve --bundle",
+        "benchmarks.run",
     ]
     tested.append("MATH_MODEL_PATH")
     for line in readme_commands():
@@ -137,6 +138,14 @@ def test_a_local_contest(house: House) -> None:
     assert "of 2" in done.stdout
     # The issue's own bound: listening within 20 s, whatever is loading behind.
     assert float(re.findall(r"served after ([0-9.]+) s", done.stdout)[0]) < 20
+
+
+def test_a_benchmark_run(house: House) -> None:
+    house.run(house.command("benchmarks.run"))
+    figures = json.loads((house.folder / "runs" / "bench" / "results.json").read_text(encoding="utf-8"))
+    assert figures["figures"]
+    samples = pl.read_parquet(house.folder / "runs" / "bench" / "samples.parquet")
+    assert samples["problem_id"].n_unique() == 2 and samples["total_tokens"].min() > 0
 
 
 def test_solve_one_problem(house: House) -> None:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 # The one reader of rows, whatever holds them; its records drop the ids that this module needs.
 from kit.data.readers import LOCAL_SUFFIXES
-from kit.data.readers import _rows as read_rows
+from kit.data.readers import placed_rows
 from kit.data.shapes import RowError, text_of
 from submission.answers import Gold, extract, parse_gold
 from submission.problems import MAX_PROBLEM_CHARS, Problem
@@ -137,7 +137,7 @@ def load_set(name: str, catalogue: Mapping[str, SetSpec], data: Path | None) -> 
         spec = SetSpec(path=name)
     source = _located(name, spec, data)
     items: dict[str, Item] = {}
-    for place, row in read_rows(source, spec.split, streaming=False):
+    for place, row in placed_rows(source, spec.split, streaming=False):
         where = f"set {name}, {place}"
         if isinstance(row, RowError):
             raise ValueError(f"{where}: {row}")

@@ -86,7 +86,7 @@ def read(
         )
     if limit < 0:
         raise ValueError(f"limit={limit} must not be negative; 0 reads all")
-    rows = _rows(source, split, streaming=limit > 0)
+    rows = placed_rows(source, split, streaming=limit > 0)
     skipped = unreadable if unreadable is not None else []
     defaults = {"source": name or source, "licence": licence}
     return _read(source, rows, lambda row: _records(row, columns, defaults), limit, skipped)
@@ -128,7 +128,7 @@ def read_labelled(
             yield error
 
     skipped = unreadable if unreadable is not None else []
-    return _read(source, _rows(source, split, streaming=limit > 0), records_of, limit, skipped)
+    return _read(source, placed_rows(source, split, streaming=limit > 0), records_of, limit, skipped)
 
 
 def _read(
@@ -231,7 +231,12 @@ def _validated(kind: type[M], fields: Fields) -> M:
         ) from None
 
 
-def _rows(source: str, split: str, *, streaming: bool) -> Iterator[tuple[str, Row | RowError]]:
+def placed_rows(source: str, split: str, *, streaming: bool) -> Iterator[tuple[str, Row | RowError]]:
+    """Each row of a file, folder or hub name as it stands there, with its place for messages.
+
+    Raises:
+        ValueError: there is no such source, or it cannot be read.
+    """
     path = Path(source)
     if path.is_file():
         if path.suffix not in LOCAL_SUFFIXES:
