@@ -19,7 +19,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks import faults, grpo, loop_lag, policies, prm, prm_speed, sandbox, step_labels, tools
+from benchmarks import (
+    faults,
+    grpo,
+    loop_lag,
+    policies,
+    prm,
+    prm_speed,
+    quantize,
+    sandbox,
+    step_labels,
+    tools,
+)
 from benchmarks.learning import grpo_report, prm_report, report
 from benchmarks.shared import ROOT
 from submission.cli import run
@@ -110,6 +121,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "answers": ("Answers", answers_section),
     "overhead": ("The runtime's cost over the bare engine", overhead_section),
     "package": ("Bundles", package_section),
+    "quantize": ("Quantizing", quantize.section),
     "sft": ("Fine-tuning", sft_section),
     "grpo": ("GRPO", grpo.section),
     "sandbox": ("Sandbox", sandbox.section),

@@ -27,6 +27,12 @@ HEADER = f"""\
 # (`quantize` lives apart). Made by `make constraints`; do not edit.
 """
 
+QUANTIZE = ROOT / "kit" / "package" / "quantize" / "constraints.txt"
+QUANTIZE_HEADER = """\
+# Versions of the quantizer's own environment, for Python 3.11 and 3.12: `llmcompressor` and `torch` with all
+# that they need. Made by `make constraints`; do not edit.
+"""
+
 
 def resolve(extras: Sequence[str], *options: str, keep: str = "") -> list[str]:
     """Requirement lines that uv chooses for these extras of the project; `options` are its own.
@@ -58,11 +64,15 @@ def resolve(extras: Sequence[str], *options: str, keep: str = "") -> list[str]:
 def main(
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Take the newest versions.")] = False,
 ) -> None:
-    """Write constraints.txt anew."""
-    path = ROOT / "constraints.txt"
-    keep = path.read_text(encoding="utf-8") if path.exists() and not upgrade else ""
-    pins = sorted([*resolve(EXTRAS, "--universal", "--python-version", "3.11", keep=keep), *OVERLOOKED])
-    write_text(path, HEADER + "\n".join(pins) + "\n")
+    """Write both constraints files anew."""
+    files: list[tuple[Path, str, Sequence[str], Sequence[str]]] = [
+        (ROOT / "constraints.txt", HEADER, EXTRAS, OVERLOOKED),
+        (QUANTIZE, QUANTIZE_HEADER, ("quantize",), ()),
+    ]
+    for path, header, extras, overlooked in files:
+        keep = path.read_text(encoding="utf-8") if path.exists() and not upgrade else ""
+        pins = resolve(extras, "--universal", "--python-version", "3.11", keep=keep)
+        write_text(path, header + "\n".join(sorted([*pins, *overlooked])) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 # The one reader of rows, whatever holds them; its records drop the ids that this module needs.
-from kit.data.readers import LOCAL_SUFFIXES
-from kit.data.readers import placed_rows
+from kit.data.readers import LOCAL_SUFFIXES, placed_rows
 from kit.data.shapes import RowError, text_of
 from submission.answers import Gold, extract, parse_gold
 from submission.problems import MAX_PROBLEM_CHARS, Problem

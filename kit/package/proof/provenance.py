@@ -135,8 +135,10 @@ def _data(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(card.read_text(encoding="utf-8"))
         if "licences" not in content:
-            return about  # of kit.steps, whose card counts labels
+            return about
         about["licences"] = {str(name): int(count) for name, count in content["licences"].items()}
+        if "sources" not in content:
+            return about  # of kit.steps, whose card counts labels
         about["sha256"] = str(content["sha256"])
         about["sources"] = [
             {"name": source["name"], "set": shortened(source["path"]), "licences": source["licences"]}
