@@ -30,7 +30,7 @@ from submission.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_LIMIT = 1.5
-VERIFY_LIMIT = 1.0
+VERIFY_LIMIT = 0.6
 SHARD_BYTES = 1 << 29
 
 

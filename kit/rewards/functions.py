@@ -105,6 +105,11 @@ class FunctionPool:
             if worker is None:
                 worker = self._restart()
             outcome = worker.call(sample)
+            if worker.lost and not self._closed:
+                # Not the function's doing: a cluster signals all processes of a job before it preempts it.
+                self._discard(worker)
+                worker = self._restart()
+                outcome = worker.call(sample)
         finally:
             usable = worker is not None and worker.usable
             if worker is not None and not usable:
@@ -177,6 +182,8 @@ class _Worker:
         root = str(Path(__file__).resolve().parents[2])  # the folder that holds the package
         paths = [root, *(path for path in sys.path if path and path != root), str(Path.cwd())]
         self.usable = True
+        self.lost = False
+        """Whether the supervisor, which runs none of the user's code, has ended without being told to."""
         self._setup = setup
         self._token = secrets.token_hex(16)
         own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", MARK: self._token}
@@ -226,7 +233,7 @@ class _Worker:
             self._process.kill()
             return Outcome(math.nan, "timeout", "its worker no longer answered")
         except ClosedError:
-            self.usable = False
+            self.lost, self.usable = self.usable, False
             return Outcome(math.nan, "crash", "its worker was ended")
         self.usable = self.usable and reply.get("usable") is True
         value, failure, reason = reply.get("value"), reply.get("failed"), str(reply.get("reason"))

@@ -27,6 +27,7 @@ MAX_CHARS = 1_000
 """Longer texts are never equal. Two of them also fit a pipe's buffer whole, so that writing cannot block."""
 START_SECONDS = 120.0
 """For a worker to import its libraries; seconds on an idle machine."""
+_END_SECONDS = 5.0
 _MAX_REPLY = 65_536
 _WORKER_MODULE = "submission.parsing.symbolic_worker"
 
@@ -70,7 +71,12 @@ class SymbolicChecker:
         try:
             if worker is None:
                 worker = self._start()
-            return self._ask(worker, prediction, gold)
+            try:
+                return self._ask(worker, prediction, gold)
+            except _WorkerTerminatedError:
+                # Not the comparison's doing: a cluster signals all processes of a job before it preempts it.
+                worker = self._start()
+                return self._ask(worker, prediction, gold, again=True)
         finally:
             self._slots.put(worker if worker is not None and worker.usable else None)
 
@@ -113,7 +119,7 @@ class SymbolicChecker:
             raise
         return worker
 
-    def _ask(self, worker: "_Worker", prediction: str, gold: str) -> bool:
+    def _ask(self, worker: "_Worker", prediction: str, gold: str, *, again: bool = False) -> bool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the symbolic checker is closed")
@@ -124,6 +130,9 @@ class SymbolicChecker:
             with self._lock:
                 self.timeouts += 1
         except _WorkerDiedError:
+            if not again and worker.was_terminated():
+                self._discard(worker)
+                raise _WorkerTerminatedError from None
             with self._lock:
                 self.crashes += not self._closed
         except BaseException:
@@ -140,6 +149,10 @@ class SymbolicChecker:
 
 class _WorkerDiedError(Exception):
     """The worker's end of the pipe is closed, or what came out of it is no reply."""
+
+
+class _WorkerTerminatedError(Exception):
+    """Somebody else asked the worker to end."""
 
 
 class _Worker:
@@ -182,6 +195,12 @@ class _Worker:
         except (OSError, ValueError):  # ValueError: closed by kill() in another thread
             raise _WorkerDiedError from None
         return self._reply(self.timeout).get("equal") is True
+
+    def was_terminated(self) -> bool:
+        """Whether a worker whose pipe has closed was ended by SIGTERM, which is never sent here."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.usable and self._process.wait(_END_SECONDS) == -signal.SIGTERM
+        return False
 
     def signal(self) -> None:
         """End the process and everything in its group; its user then sees its pipe end."""

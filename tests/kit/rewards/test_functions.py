@@ -164,6 +164,16 @@ def test_a_stopped_supervisor_is_killed_with_all_below_it(
         assert len(family(named)) == 2
 
 
+def test_a_worker_that_is_asked_to_end_from_outside_costs_no_reward(named: str) -> None:
+    """Slurm sends SIGTERM to every process of a job that it is about to preempt."""
+    with FunctionPool("tests.kit.rewards.functions:length", workers=1) as pool:
+        (worker,) = pool._alive
+        worker._process.terminate()
+        worker._process.wait(20)
+        assert pool.call({"completion": "four"}).value == 4
+        assert pool.counts["calls"] == 1 and pool.counts["crash"] == 0
+
+
 def test_calls_share_no_state_whatever_the_workers(named: str) -> None:
     for workers in (1, 3):
         with FunctionPool("tests.kit.rewards.functions:counted", workers=workers) as pool:

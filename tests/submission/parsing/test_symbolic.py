@@ -118,6 +118,22 @@ def test_hostile_text_is_different_from_everything(text: str, hasty: SymbolicChe
     assert hasty.equal(r"\sqrt{8}", r"2\sqrt{2}") is True
 
 
+def test_a_worker_that_is_asked_to_end_from_outside_decides_nothing() -> None:
+    """Slurm sends SIGTERM to every process of a job that it is about to preempt."""
+    with SymbolicChecker() as checker, ThreadPoolExecutor(1) as pool:
+        assert checker.equal("1", "1")
+        (worker,) = checker._alive
+        os.kill(worker._process.pid, signal.SIGSTOP)
+        asked = pool.submit(checker.equal, "x + 1", "1 + x")
+        while checker.comparisons < 2:
+            time.sleep(0.01)
+        os.kill(worker._process.pid, signal.SIGTERM)
+        os.kill(worker._process.pid, signal.SIGCONT)
+        assert asked.result(60)
+        assert checker.crashes == checker.timeouts == 0
+        assert checker._alive.isdisjoint({worker})
+
+
 def test_too_long_a_text_reaches_no_worker() -> None:
     with SymbolicChecker() as checker:
         assert checker.equal("x" * (MAX_CHARS + 1), "x") is False
