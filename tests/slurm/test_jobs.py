@@ -39,18 +39,20 @@ def without_slurm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[P
     return found
 
 
-def test_two_nodes_and_two_ranks_are_four_ranks(
+def test_two_nodes_and_two_ranks_are_four_ranks_and_one_node_and_four(
     lab: Lab, without_slurm: dict[str, tuple[Path, TrainRecipe]]
 ) -> None:
-    """One rank a GPU: the nodes have two, which nobody counts for the job."""
-    jobs = {}
+    """On two nodes one rank a GPU: they have two, which nobody counts for the job."""
+    jobs, alone = {}, {}
     for phase, (folder, _) in without_slurm.items():
-        flags = ["--nodes=2", "--gres=gpu:2"]
-        jobs[phase] = lab.submit(folder, f"slurm/{phase}.sbatch", "recipe.toml", "out=on_slurm", flags=flags)
+        script, flags = f"slurm/{phase}.sbatch", ["--nodes=2", "--gres=gpu:2"]
+        jobs[phase] = lab.submit(folder, script, "recipe.toml", "out=on_slurm", flags=flags)
+        alone[phase] = lab.submit(folder, script, "recipe.toml", "out=one_node", "--ranks-per-node=4")
     for phase, (folder, recipe) in without_slurm.items():
-        lab.wait(jobs[phase], "COMPLETED", folder=folder)
-        assert losses(folder / "on_slurm") == losses(recipe.out), phase
-        assert weights(folder / "on_slurm") == weights(recipe.out), phase
+        for name, job in (("on_slurm", jobs[phase]), ("one_node", alone[phase])):
+            lab.wait(job, "COMPLETED", seconds=500, folder=folder)
+            assert losses(folder / name) == losses(recipe.out), (phase, name)
+            assert weights(folder / name) == weights(recipe.out), (phase, name)
     folder, _ = without_slurm["grpo"]
     (start,) = history(folder / "on_slurm").attempts
     logs = folder / "on_slurm" / "launch" / f"{jobs['grpo']}.0" / "logs"
