@@ -1,5 +1,7 @@
 """Command line of `python -m benchmarks.run`: contests, or samples without a limit, and their figures."""
 
+import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.report.loading import PROBLEMS
+from benchmarks.report.page import write_page
 from benchmarks.run.contamination import contaminated
 from benchmarks.run.durations import parse_duration
 from benchmarks.run.environment import environment
@@ -23,8 +27,12 @@ from benchmarks.run.summary import summary
 from benchmarks.run.tables import RESULTS, write_tables
 from benchmarks.shared import shared_file
 from submission.cli import run
+from submission.files import write_text
 from submission.gateway.rehearsal import GatewayError
 from submission.setup import resolve
+
+DEFAULT_OUT = Path("runs/bench")
+_UNSAFE = re.compile(r"[^\w.-]+")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,7 +40,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     sets: Annotated[str, typer.Option("--set", help="Sets by short name or file, separated by commas.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues there.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; the same command continues there. Default: below runs/bench."),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle; without it MATH_MODEL_PATH names the model.")
     ] = None,
@@ -100,7 +111,10 @@ def main(
     # A terminated run ends its contest's processes and leaves them nowhere.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
+    out = out or default_folder(plan)
     with opened(out, plan):
+        texts = {one.name: {item.id: item.text for item in one.items} for one in chosen}
+        write_text(out / PROBLEMS, json.dumps(texts) + "\n")
         try:
             finished = play(plan, out, console)
         except GatewayError as error:
@@ -111,8 +125,18 @@ def main(
             )
             sys.exit(1)
         results = evaluate(plan, finished, out, seen, console)
-    show(results, console)
-    console.print(Text(f"results    {out / RESULTS}"), soft_wrap=True)
+        show(results, console)
+        page = write_page(out)
+    console.print(Text(f"results    {out / RESULTS}\npage       {page}"), soft_wrap=True)
+
+
+def default_folder(plan: Plan) -> Path:
+    """Named after the bundle, the sets and what is played: another bundle, set or limit is another run."""
+    config = plan.config()
+    limit = plan.time_limit or 0.0
+    told = f"{plan.samples}-samples" if plan.samples is not None else f"{limit / 60:g}m"
+    parts = [config["bundle"], *config["sets"], told, *([plan.optimization] if plan.optimization else [])]
+    return DEFAULT_OUT / _UNSAFE.sub("-", "-".join(map(str, parts))).strip("-.")[:120]
 
 
 def _check(samples: int | None, repeat: int, draw: int | None, limit: float | None) -> None:
