@@ -24,6 +24,7 @@ from rich.console import Console
 from kit.distill.recipe import DistillRecipe
 from kit.grpo.recipe import GrpoRecipe
 from kit.prm.recipe import PrmRecipe
+from kit.training.ranks import quit_rank
 from submission.cli import run
 
 if TYPE_CHECKING:
@@ -117,4 +118,8 @@ def _say(out: Path, steps: int, total: int, stopped: str) -> None:
 
 
 if __name__ == "__main__":
-    run(app)
+    try:
+        run(app)
+    except SystemExit as end:
+        quit_rank(end.code)
+        raise

@@ -18,6 +18,7 @@ from types import FrameType
 from rich.console import Console
 
 from kit.launch.attempts import Plan, asked_to_stop, tell_end
+from kit.training.ranks import quit_rank
 from kit.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from submission.engines.base import EngineError
 
@@ -90,4 +91,8 @@ def _train(plan: Plan) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except SystemExit as end:
+        quit_rank(end.code)
+        raise

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +146,16 @@ def run(work: Any) -> Any:
     return asyncio.run(asyncio.wait_for(work, 600))
 
 
-async def read(engine: Any, name: str = "s", **sampling: Any) -> list[Chunk]:
+async def read(
+    engine: Any, name: str = "s", on_chunk: Callable[[], None] = lambda: None, **sampling: Any
+) -> list[Chunk]:
     prompt = engine.encode_chat([Message("user", "What is 1 + 1?")])
     request = SampleRequest(name, prompt, Sampling(**{"max_tokens": 40, "seed": 1, **sampling}))
-    return [chunk async for chunk in engine.generate(request)]
+    chunks = []
+    async for chunk in engine.generate(request):
+        chunks.append(chunk)
+        on_chunk()
+    return chunks
 
 
 def test_a_recording_is_played_in_the_process(tmp_path: Path) -> None:
