@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from kit.launch import generators, slurm
 from kit.launch.attempts import Attempt, History, Plan, ask_to_stop, attempt_folder, ends_of, progress
-from kit.launch.requeue import Ending, decide, given_up
+from kit.launch.requeue import Decision, Ending, decide, given_up
 from kit.launch.spec import JobSpec
 from submission.cli import run
 
@@ -52,37 +53,68 @@ def supervise(spec: JobSpec, allocation: slurm.Allocation) -> int:
     Raises:
         ValueError: the recipe is wrong, or the record of starts cannot be read.
     """
-    launch = spec.launch_folder.resolve()
-    history = History.load(launch)
-    now = progress(spec)
-    if why := given_up(history.starts(allocation.job), now, spec.max_stalls):
-        _say(why)
-        return 1
-    attempt = attempt_folder(launch, allocation.job, allocation.restart)
-    attempt.mkdir(parents=True)
-    history = history.with_start(
-        Attempt(
-            job=allocation.job,
-            restart=allocation.restart,
-            began=time.time(),
-            nodes=allocation.hosts,
-            progress=now,
-        )
-    )
-    history.save(launch)
-    _say(
-        f"start {allocation.restart} on {', '.join(allocation.hosts)} from progress {now}; logs in {attempt}"
-    )
-    with Stop(attempt) as stop:
+
+    def body(attempt: Path, stop: Stop) -> Ending:
+        hosts = ", ".join(allocation.hosts)
+        _say(f"start {allocation.restart} on {hosts} from progress {progress(spec)}; logs in {attempt}")
         ending = Start(spec, allocation, attempt, stop).run()
-    if ending.kind != "finished" and not slurm.state_of(allocation.job).running:
-        ending = Ending("withdrawn", ending.reason)
-    decision = decide(history.starts(allocation.job), progress(spec), ending, spec.max_stalls)
-    history.with_end(ending.reason).save(launch)
-    _say(decision.message)
+        if ending.kind != "finished" and not slurm.state_of(allocation.job).running:
+            return Ending("withdrawn", ending.reason)
+        return ending
+
+    decision = recorded(
+        spec.launch_folder,
+        allocation.job,
+        allocation.hosts,
+        body,
+        lambda: progress(spec),
+        spec.max_stalls,
+        restart=allocation.restart,
+    )
     if decision.requeue:
         slurm.requeue(allocation.job)
     return decision.exit_code
+
+
+def recorded(
+    launch: Path,
+    job: str,
+    hosts: tuple[str, ...],
+    body: "Callable[[Path, Stop], Ending]",
+    progress_now: Callable[[], int],
+    max_stalls: int,
+    *,
+    restart: int | None = None,
+) -> Decision:
+    """One start of a job between its record and the decision what follows, which is for the caller to do.
+
+    Args:
+        launch: folder of the record.
+        body: what the start does, given its folder, and who is asked to stop.
+        progress_now: see `kit.launch.requeue.decide`.
+        restart: number of the start; by default as many as the job has had.
+
+    Raises:
+        ValueError: the record of starts cannot be read.
+    """
+    launch = launch.resolve()
+    history = History.load(launch)
+    starts, found = history.starts(job), progress_now()
+    if why := given_up(starts, found, max_stalls):
+        _say(why)
+        return Decision(False, 1, why)
+    number = len(starts) if restart is None else restart
+    attempt = attempt_folder(launch, job, number)
+    attempt.mkdir(parents=True)
+    begun = Attempt(job=job, restart=number, began=time.time(), nodes=hosts, progress=found)
+    history = history.with_start(begun)
+    history.save(launch)
+    with Stop(attempt) as stop:
+        ending = body(attempt, stop)
+    decision = decide(history.starts(job), progress_now(), ending, max_stalls)
+    history.with_end(ending.reason).save(launch)
+    _say(decision.message)
+    return decision
 
 
 class Stop:

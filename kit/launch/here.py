@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from kit.launch.attempts import Attempt, History, attempt_folder, progress
-from kit.launch.batch import Start, Stop
-from kit.launch.requeue import Decision, Ending, decide, given_up
+from kit.launch.attempts import progress
+from kit.launch.batch import Start, Stop, recorded
+from kit.launch.requeue import Decision, Ending
 from kit.launch.slurm import Allocation
 from kit.launch.spec import MAX_STALLS, JobSpec
 
@@ -58,7 +58,7 @@ def run_spec(spec: JobSpec, job: str, gpus: int) -> Decision:
         start.gpus = gpus
         return start.run()
 
-    return _supervised(spec.launch_folder, job, body, lambda: progress(spec), spec.max_stalls)
+    return recorded(spec.launch_folder, job, (HOST,), body, lambda: progress(spec), spec.max_stalls)
 
 
 def run_command(words: Sequence[str], launch: Path, job: str) -> Decision:
@@ -76,7 +76,7 @@ def run_command(words: Sequence[str], launch: Path, job: str) -> Decision:
             return Ending("mistake", f"{words[0]} cannot be started: {error.strerror}")
         return _until_over(process, stop)
 
-    return _supervised(launch, job, body, lambda: 0, MAX_STALLS)
+    return recorded(launch, job, (HOST,), body, lambda: 0, MAX_STALLS)
 
 
 def _until_over(process: "subprocess.Popen[bytes]", stop: Stop) -> Ending:
@@ -95,32 +95,3 @@ def _until_over(process: "subprocess.Popen[bytes]", stop: Stop) -> Ending:
     if code < 0:
         return Ending("failed", f"the command died by {signal.Signals(-code).name}")
     return Ending("mistake", f"the command ended with exit code {code}")
-
-
-def _supervised(
-    launch: Path,
-    job: str,
-    body: Callable[[Path, Stop], Ending],
-    progress_now: Callable[[], int],
-    max_stalls: int,
-) -> Decision:
-    """As `kit.launch.batch.supervise`, with the requeueing left to the caller."""
-    launch = launch.resolve()
-    history = History.load(launch)
-    starts, found = history.starts(job), progress_now()
-    if why := given_up(starts, found, max_stalls):
-        return _said(Decision(False, 1, why))
-    attempt = attempt_folder(launch, job, len(starts))
-    attempt.mkdir(parents=True)
-    begun = Attempt(job=job, restart=len(starts), began=time.time(), nodes=(HOST,), progress=found)
-    history = history.with_start(begun)
-    history.save(launch)
-    with Stop(attempt) as stop:
-        ending = body(attempt, stop)
-    history.with_end(ending.reason).save(launch)
-    return _said(decide(history.starts(job), progress_now(), ending, max_stalls))
-
-
-def _said(decision: Decision) -> Decision:
-    sys.stderr.write(f"launch: {decision.message}\n")
-    return decision

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kit.package.targets import Target
+from kit.package.tensors import check_config, read_header
 from kit.package.wheel_audit import WheelFault, audit_wheels
 from submission.bundle import Bundle, Entry
 from submission.checkpoint import PICKLES, Checkpoint, inspect, read_json
 from submission.settings import ContestSettings
 from submission.setup import PRM_FOLDER
-from submission.tensors import check_config, read_header
 
 SHOWN = 5
 """Faults that one message names."""

@@ -94,14 +94,7 @@ def plan(
             [{"name": wheel.name, "version": wheel.version, "license": wheel.license} for wheel in wheels]
         ),
     }
-    files = {f"model/{name}": checkpoint.folder / name for name in checkpoint.files}
-    files |= {f"licenses/model/{name}": checkpoint.folder / name for name in checkpoint.license_files}
-    if prm is not None:
-        files |= {f"{PRM_FOLDER}/{name}": prm.folder / name for name in prm.files}
-        files |= {f"licenses/prm/{name}": prm.folder / name for name in prm.license_files}
-    if draft is not None:
-        files |= {f"{DRAFT_FOLDER}/{name}": draft.folder / name for name in draft.files}
-        files |= {f"licenses/draft/{name}": draft.folder / name for name in draft.license_files}
+    files = _model_files({"model": checkpoint, PRM_FOLDER: prm, DRAFT_FOLDER: draft})
     if quantization:
         texts["quantization.json"] = notebook.json_bytes(quantization)
     if calibration is not None:
@@ -130,9 +123,29 @@ def plan(
         "draft": None if draft is None else _about(draft, proof.draft),
         "quantization": quantization or None,
         "rules": proof.rules,
-        "left_out": _notes([*checkpoint.left_out, *(prm.left_out if prm else ()), *wheel_notes]),
+        "left_out": _notes(
+            [*checkpoint.left_out, *(prm.left_out if prm else ()), *_of_draft(draft), *wheel_notes]
+        ),
     }
     return Plan(tuple(sorted(items, key=lambda item: item.path)), manifest, tuple(wheels))
+
+
+def _model_files(checkpoints: Mapping[str, Checkpoint | None]) -> dict[str, Path]:
+    """Sources by path: each checkpoint in the folder of its name, and its licences."""
+    files: dict[str, Path] = {}
+    for folder, checkpoint in checkpoints.items():
+        if checkpoint is None:
+            continue
+        files |= {f"{folder}/{name}": checkpoint.folder / name for name in checkpoint.files}
+        licences = checkpoint.license_files
+        files |= {f"licenses/{folder}/{name}": checkpoint.folder / name for name in licences}
+    return files
+
+
+def _of_draft(draft: Checkpoint | None) -> list[LeftOut]:
+    """What is left out of a draft model, which is inspected as any model that generates."""
+    notes = draft.left_out if draft else ()
+    return [LeftOut(note.path.replace("model/", f"{DRAFT_FOLDER}/", 1), note.reason) for note in notes]
 
 
 def _about(checkpoint: Checkpoint, origin: Provenance) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from typing import Any
 from kit.package.contents import Plan
 from kit.package.copying import Item, Piece
 from kit.package.notebook import json_bytes
+from kit.package.tensors import Header, Tensor, read_header
 from submission.checkpoint import INDEX, SINGLE
 from submission.joining import part_name
-from submission.tensors import Header, Tensor, read_header
 
 LEAST = 1_000_000
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}

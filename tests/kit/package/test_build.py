@@ -379,3 +379,14 @@ def test_a_bundle_of_before_can_be_opened_verified_and_judged(model: Path, tmp_p
         ValueError, match=r"version 3 is not 1, the one this code reads.*build the bundle again"
     ):
         Bundle.open(out)
+
+
+def test_what_a_draft_model_leaves_out_is_told_as_its_own(model: Path, tmp_path: Path) -> None:
+    draft = make_checkpoint(tmp_path / "draft")
+    for folder in (model, draft):
+        (folder / "training_args.bin").write_bytes(b"pickled")
+    planned = plan(inspect(model), ContestSettings(), Target.local(), None, draft=inspect(draft))
+    told = [note["path"] for note in planned.manifest["left_out"]]
+    names = ("README.md", "training_args.bin")
+    assert told == [f"{folder}/{name}" for folder in ("draft", "model") for name in names]
+    assert "draft/model.safetensors" in [item.path for item in planned.items]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from submission.tensors import Tensor, check_config, read_header
+from kit.package.tensors import Tensor, check_config, read_header
 
 CONFIG = {
     "hidden_size": 8,
