@@ -10,7 +10,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test unit lint types setup constraints clean
+.PHONY: run test unit lint types setup constraints browser clean
 
 run: $(READY)
 	$(BIN)/python -m kit.demo
@@ -43,6 +43,11 @@ $(READY): pyproject.toml constraints.txt
 # One set of versions for every extra but `quantize`, on Python 3.11 and 3.12.
 constraints: $(READY)
 	$(BIN)/python -m kit.constraints
+
+# The pages' tests look through a real browser, and skip without one. Debian has it; others install their own.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 clean:
 	rm -rf $(VENV) build runs bundles/demo .mypy_cache .ruff_cache .pytest_cache
