@@ -10,16 +10,21 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test unit lint types setup constraints browser clean
+.PHONY: run pipeline test unit lint types setup constraints browser clean
 
 run: $(READY)
 	$(BIN)/python -m kit.demo
 
+# The whole story of training, too; what has not changed since the last time is not done again.
+pipeline: $(READY)
+	$(BIN)/python -m kit.launch pipeline kit/recipes/pipeline.toml --cluster local --jobs 2
+	@echo "the page is runs/pipeline/story/index.html"
+
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,9 +45,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
 
-# One set of versions for every extra but `quantize`, on Python 3.11 and 3.12.
+# One set of versions for every extra but `quantize`, on Python 3.11 and 3.12; and the peers', which are the same.
 constraints: $(READY)
 	$(BIN)/python -m kit.constraints
+	$(BIN)/python -m benchmarks.peers.pins
 
 # The pages' tests look through a real browser, and skip without one. Debian has it; others install their own.
 browser:

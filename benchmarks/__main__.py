@@ -1,7 +1,7 @@
 """`python -m benchmarks`: runs every benchmark against its peer and writes BENCHMARKS.md from the figures.
 
-The page is never typed by hand: what was not measured is not in it. Run it on a quiet machine (about an hour
-and a half on two cores); `--only NAME` measures one again and keeps the other sections' figures.
+The page is never typed by hand: what was not measured is not in it. Run it on a quiet machine (about two
+hours on two cores); `--only NAME` measures one again and keeps the other sections' figures.
 """
 
 import json
@@ -32,7 +32,9 @@ from benchmarks import (
     tools,
 )
 from benchmarks.learning import grpo_report, prm_report, report
+from benchmarks.peers.table import peers_section
 from benchmarks.shared import ROOT
+from benchmarks.simulator import real as simulator_real
 from submission.cli import run
 from submission.files import write_text
 
@@ -118,6 +120,7 @@ def sft_section(figures: dict[str, Any]) -> list[str]:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
+    "peers": ("Against peers", peers_section),
     "answers": ("Answers", answers_section),
     "overhead": ("The runtime's cost over the bare engine", overhead_section),
     "package": ("Bundles", package_section),
@@ -133,6 +136,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "prm": ("Choosing by scores", prm.section_with_plot),
     "prm_speed": ("Step scores", prm_speed.section),
     "step_labels": ("Step labels", step_labels.section),
+    "simulator": ("Contests to come", simulator_real.simulator_section),
     "learning": ("Distillation", report.section_with_plot),
     "learning_clean": ("Distillation from verified traces", report.section),
     "learning_grpo": ("Reinforcement learning", grpo_report.section_with_plot),
@@ -142,6 +146,7 @@ _CLEAN = ("--set", "slips=0", "--folder", "build/learning/clean")
 COMMANDS = {
     "overhead_tools": ("benchmarks.overhead", "--team", "tools"),
     "prm": ("benchmarks.prm", "--plot", "docs/prm.png"),
+    "simulator": ("benchmarks.simulator.real",),
     "learning_prm": ("benchmarks.learning", "prm"),
     "learning": ("benchmarks.learning", "distill", "--plot", "docs/learning.png"),
     "learning_clean": ("benchmarks.learning", "distill", *_CLEAN),

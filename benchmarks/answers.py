@@ -1,16 +1,18 @@
 r"""The answer checker against math-verify, on real model outputs and on golds in other spellings.
 
-    python -m benchmarks.answers [--limit N] [--json PATH]
+    python -m benchmarks.answers [--limit N] [--python PATH] [--json PATH]
 
-Both see the same text and gold in the same run. "Right" counts pairs labelled equal that a checker calls
-equal, "false" those labelled different that it calls equal. math-verify runs as its own documentation says
+Both see the same text and gold in the same run, in turn, each in a process of its own. "Right" counts pairs
+labelled equal that a checker calls equal, "false" those labelled different that it calls equal. The ratio is
+that of all pairs, its range that of `TURNS` samples of them. math-verify runs as its own documentation says
 (`parse` with boxes first, then `verify`), with its default time-outs. Labels of the Qwen samples are their
 harness's own and miss some equal spellings (10{,}000 and 10000); both checkers meet the same.
 """
 
 import json
-import logging
 import re
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +23,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.peers.process import Peer, Python, open_peer
 from benchmarks.shared import shared_file
 from submission.answers import check, parse_gold
 from submission.cli import run
 from submission.files import write_text
 from submission.parsing.symbolic import SymbolicChecker
+
+TURNS = 8
 
 
 class Pair(NamedTuple):
@@ -45,13 +50,20 @@ class Score(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One corpus: how many pairs, how many of them labelled equal, and both checkers' scores."""
+    """One corpus: how many pairs, how many of them labelled equal, and both checkers' scores.
+
+    Args:
+        differ: pairs on which the two disagree.
+        ratios: of each turn.
+    """
 
     corpus: str
     pairs: int
     equal: int
     ours: Score
     math_verify: Score
+    differ: int
+    ratios: list[float]
 
     @property
     def ratio(self) -> float:
@@ -140,36 +152,51 @@ def respell(gold: str) -> list[str]:
     return list(dict.fromkeys(spellings))
 
 
-def compare_corpus(name: str, pairs: list[Pair], checker: SymbolicChecker) -> Row:
-    """Both checkers over one corpus, each timed over all of it."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-
-    targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-
+def compare_corpus(name: str, pairs: list[Pair], checker: SymbolicChecker, peer: Peer) -> Row:
+    """Both checkers over one corpus, in turn over every `TURNS`-th pair."""
     # Golds are read once, at load time, by both.
-    golds = {pair.gold: (parse_gold(pair.gold), parse(f"${pair.gold}$", targets)) for pair in pairs}
+    golds = {pair.gold: parse_gold(pair.gold) for pair in pairs}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.jsonl"
+        path.write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in pairs), encoding="utf-8")
+        peer.ask({"pairs": str(path)})
+    verdicts: tuple[list[bool], list[bool]] = ([False] * len(pairs), [False] * len(pairs))
+    seconds: tuple[list[float], list[float]] = ([], [])
 
-    def ours(pair: Pair) -> bool:
-        return check(pair.completion, golds[pair.gold][0], checker)
+    def ours(start: int, step: int) -> None:
+        spent = 0.0
+        for index in range(start, len(pairs), step):
+            began = time.perf_counter()
+            verdicts[0][index] = check(pairs[index].completion, golds[pairs[index].gold], checker)
+            spent += time.perf_counter() - began
+        seconds[0].append(spent)
 
-    def math_verify(pair: Pair) -> bool:
-        return bool(verify(golds[pair.gold][1], parse(pair.completion, targets)))
+    def theirs(start: int, step: int) -> None:
+        reply = peer.ask({"start": start, "step": step})
+        verdicts[1][start::step] = reply["equal"]
+        seconds[1].append(reply["seconds"])
 
-    equal = sum(pair.equal for pair in pairs)
-    our_score = _score(f"{name}: ours", pairs, ours)
-    return Row(name, len(pairs), equal, our_score, _score(f"{name}: math-verify", pairs, math_verify))
+    check(pairs[0].completion, golds[pairs[0].gold], checker)  # the peer has warmed up, too
+    turns = min(TURNS, len(pairs))
+    for turn in track(range(turns), name, transient=True, console=Console(stderr=True)):
+        # Who goes first changes, too: a machine that warms up or slows down favours nobody.
+        for side in (ours, theirs)[:: -1 if turn % 2 else 1]:
+            side(turn, turns)
+    return Row(
+        name,
+        len(pairs),
+        sum(pair.equal for pair in pairs),
+        _score(pairs, verdicts[0], seconds[0]),
+        _score(pairs, verdicts[1], seconds[1]),
+        differ=sum(one != other for one, other in zip(*verdicts, strict=True)),
+        ratios=[theirs / ours for ours, theirs in zip(*seconds, strict=True)],
+    )
 
 
-def _score(title: str, pairs: list[Pair], says_equal: Callable[[Pair], bool]) -> Score:
-    says_equal(pairs[0])  # imports and caches are warm before the clock starts
-    verdicts, spent = [], 0.0
-    for pair in track(pairs, title, transient=True, console=Console(stderr=True)):
-        started = time.perf_counter()
-        verdicts.append(says_equal(pair))
-        spent += time.perf_counter() - started
+def _score(pairs: list[Pair], verdicts: list[bool], seconds: list[float]) -> Score:
     right = sum(verdict and pair.equal for verdict, pair in zip(verdicts, pairs, strict=True))
     false = sum(verdict and not pair.equal for verdict, pair in zip(verdicts, pairs, strict=True))
-    return Score(right, false, 1e6 * spent / len(pairs))
+    return Score(right, false, 1e6 * sum(seconds) / len(pairs))
 
 
 def _math500() -> list[str]:
@@ -202,19 +229,19 @@ def _print(rows: list[Row]) -> None:
 
 def main(
     limit: Annotated[int, typer.Option(min=1, help="Pairs of a corpus at most.")] = 1_000_000,
+    python: Python = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Compare our answer checker with math-verify."""
-    logging.disable(logging.CRITICAL)
     rows = []
-    with SymbolicChecker() as checker:
+    with SymbolicChecker() as checker, open_peer(python or Path(sys.executable), "checks", {}) as peer:
         checker.equal("x", "y")
         for name, (needs, pairs) in CORPORA.items():
             if needs and shared_file(needs) is None:
                 note = f"{name}: skipped, {needs} is not here (set AIMO_SHARED to its folder)"
                 Console(stderr=True).print(note)
                 continue
-            rows.append(compare_corpus(name, list(pairs())[:limit], checker))
+            rows.append(compare_corpus(name, list(pairs())[:limit], checker, peer))
         counters = {name: getattr(checker, name) for name in ("comparisons", "timeouts", "crashes")}
     _print(rows)
     Console().print(", ".join(f"symbolic {name} {count}" for name, count in counters.items()))
@@ -223,7 +250,8 @@ def main(
             {**row._asdict(), "ours": row.ours._asdict(), "math_verify": row.math_verify._asdict()}
             for row in rows
         ]
-        write_text(json_path, json.dumps({"corpora": figures, "symbolic": counters}, indent=2) + "\n")
+        told = {"corpora": figures, "symbolic": counters, "versions": peer.versions}
+        write_text(json_path, json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":

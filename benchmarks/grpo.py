@@ -1,12 +1,15 @@
 """Speed of GRPO: our training core beside TRL's GRPOTrainer, in one run.
 
-    python -m benchmarks.grpo [--rounds 3] [--json PATH]
+    python -m benchmarks.grpo [--rounds 3] [--python PATH] [--json PATH]
 
 Two models on sums from `kit.worked`, in float32 on the CPU: one of 0.2 M parameters that has learnt them for
 a while (made at the first run, and kept under build/), and SmolLM2-135M-Instruct (`--model` names one alone).
 Both sides get the same weights, the same prompts in the same order, groups of the same size, temperature 1,
-the same limit, the same rewards (`kit.rewards`), DAPO's loss without a reference, one AdamW (fused) update a
-batch at the same rate, clipping at 1, and the same number of threads. Neither replaces groups without signal.
+the same limit, the same rewards, DAPO's loss without a reference, one AdamW (fused) update a batch at the
+same rate, clipping at 1, and the same number of threads. Neither replaces groups without signal. TRL's
+environment has nothing of ours: its rewards are a few lines beside its trainer. How many of its prompts and
+rewards would have been others on our side is counted, and the norm of its first step's gradient is held
+against ours for the same completions.
 
 Ours is the command that users run, `kit.grpo.phase.grpo`, sampling by the trainer's own weights
 (`rollout.sampler = "local"`). TRL samples by transformers' `generate`. Its other way, continuous batching,
@@ -41,6 +44,8 @@ from rich.table import Table
 
 from benchmarks.grpo_models import make_small, obtain_smollm2
 from benchmarks.grpo_sides import OURS, Measured, Settings, wake_checkers
+from benchmarks.grpo_trl import train_trl
+from benchmarks.peers.process import Python
 from benchmarks.sft import rotated, spread
 from benchmarks.shared import ROOT
 from submission.cli import run
@@ -58,41 +63,55 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 
 
-def measure(settings: Settings, peers: Sequence[str], rounds: int, folder: Path) -> dict[str, list[Measured]]:
-    """Our side and TRL's in turn, in processes of their own.
+def measure(
+    settings: Settings, peers: Sequence[str], rounds: int, folder: Path, python: Path
+) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+    """Our side and TRL's in turn, in processes of their own; and the versions of TRL's.
 
     Args:
         peers: completions of a training pass of TRL's, with `-continuous` for its other way to sample.
+        python: interpreter of TRL's environment.
     """
     sides = [OURS, *peers]
     found: dict[str, list[Measured]] = {side: [] for side in sides}
-    given = folder / "settings.json"
-    write_text(given, json.dumps(asdict(settings)))
-    turns = [(number, side) for number in range(rounds) for side in rotated(sides, number)]
-    for number, side in track(turns, "training", console=console):
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            result, log = Path(scratch) / "result.json", Path(scratch) / "log"
-            command = [sys.executable, "-m", "benchmarks.grpo_sides", side, str(given), str(result)]
-            with log.open("w") as file:
-                code = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env={**os.environ, "OMP_NUM_THREADS": str(settings.threads)},
-                    stdout=file,
-                    stderr=file,
-                    check=False,
-                ).returncode
-            if code:
-                tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-                raise ValueError(f"side {side} of round {number + 1} ended with code {code}:\n{tail}")
-            measured = Measured(**json.loads(result.read_text(encoding="utf-8")))
+    versions: dict[str, str] = {}
+    turns = [side for number in range(rounds) for side in rotated(sides, number)]
+    for side in track(turns, "training", console=console):
+        if side == OURS:
+            measured = run_ours(settings, folder)
+        else:
+            measured, versions = train_trl(settings, side, python)
         found[side].append(measured)
         console.print(
             f"{side}: {measured.speed:.2f} completions/s, {measured.tokens / measured.seconds:.0f} tokens/s, "
             f"reward {measured.reward:.2f}",
             highlight=False,
         )
-    return found
+    return found, versions
+
+
+def run_ours(settings: Settings, folder: Path) -> Measured:
+    """Our side, in a process of its own.
+
+    Raises:
+        ValueError: it failed; the message has the end of its log.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        given, result, log = (Path(scratch) / name for name in ("settings.json", "result.json", "log"))
+        write_text(given, json.dumps(asdict(settings)))
+        with log.open("w") as file:
+            code = subprocess.run(
+                [sys.executable, "-m", "benchmarks.grpo_sides", str(given), str(result)],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": str(settings.threads)},
+                stdout=file,
+                stderr=file,
+                check=False,
+            ).returncode
+        if code:
+            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise ValueError(f"our side ended with code {code}:\n{tail}")
+        return Measured(**json.loads(result.read_text(encoding="utf-8")))
 
 
 def summary(found: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
@@ -126,6 +145,9 @@ def _side(measured: Sequence[Measured]) -> dict[str, Any]:
         "trained": mean("trained"),
         "reward": statistics.mean(one.reward for one in measured),
         "peak_bytes": max(one.peak_bytes for one in measured),
+        "other_prompts": sum(one.other_prompts for one in measured),
+        "other_rewards": sum(one.other_rewards for one in measured),
+        "gradient_gap": max(one.gradient_gap for one in measured),
     }
 
 
@@ -193,6 +215,7 @@ def main(
         list[str] | None,
         typer.Option(help="TRL's completions of a training pass (64), or 64-continuous. Repeatable."),
     ] = None,
+    python: Python = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
     """Train with both and compare; exit code 1 where ours is under a bound."""
@@ -208,7 +231,9 @@ def main(
             settings = _obtained(name, shape)
             wake_checkers(settings)
             turns = rounds if name == SMALL else 1  # minutes a run
-            found = measure(settings, peer or PEERS[name], turns, Path(scratch))
+            found, figures["versions"] = measure(
+                settings, peer or PEERS[name], turns, Path(scratch), python or Path(sys.executable)
+            )
             # Without the places on this machine.
             told = {key: value for key, value in asdict(settings).items() if key not in {"data", "model"}}
             figures["models"][name] = summary(found) | told | {"rounds": turns}

@@ -1,42 +1,44 @@
-"""What the contest runtime costs over bare vLLM: same prompts, same seeds, same tokens, one run.
+"""What the contest runtime costs over a plain script: same prompts, same seeds, same tokens, one run.
 
-Two engines are loaded side by side: `vllm.LLM.generate` in one process, and a whole contest (gateway, server,
-votes, journal, streaming) in others. They take turns problem by problem, the first of the two changing each
-time, so that a machine whose speed drifts slows both alike. The answers' range admits no answer, so that no
-vote ends a problem early and both sides draw every token. With a team that has tools (`--team tools`) the
-sandbox stands by; the small model hardly ever calls it, and how often it did is told.
+Two engines are loaded side by side: in one process `vllm.LLM.generate` and a plurality of the boxed answers,
+and in others a whole contest (gateway, server, votes, journal, streaming). They take turns problem by
+problem, the first of the two changing each time, so that a machine whose speed drifts slows both alike. The
+answers' range admits no answer, so that no vote ends a problem early and both sides draw every token. With a
+team that has tools (`--team tools`) the sandbox stands by; the small model hardly ever calls it, and how
+often it did is told.
 
-    python -m benchmarks.overhead --samples 8 --max-tokens 128 [--team tools]
+    python -m benchmarks.overhead --samples 8 --max-tokens 128 [--team tools] [--python PATH]
 """
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.peers.process import SETTLE, Peer, Python, open_peer
 from benchmarks.shared import ROOT
 from submission.agents.prompts import solver_chat
 from submission.agents.team import Role, Team, load_team
 from submission.cli import run
-from submission.engines.base import Message
+from submission.engines.tokenizer import ChatTokenizer
+from submission.engines.vllm_engine import engine_arguments, prepare_environment
 from submission.files import write_text
 from submission.gateway.rehearsal import Gateway
 from submission.journal import AnswerLine, SampleLine, read_journal
 from submission.local import Outputs, server_process
+from submission.offline import go_offline
 from submission.problems import Problem, load_problems
-from submission.settings import ContestRules, SolverSettings
+from submission.settings import ContestRules, EngineSettings, SolverSettings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -64,6 +66,8 @@ def overhead(
         int, typer.Option("--max-tokens", help="Completion tokens a sample at most.")
     ] = 128,
     team: Annotated[str | None, typer.Option(help="Shipped team, or a team's file, of one role.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems at most.")] = None,
+    python: Python = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
     """Time a contest against bare vLLM and print the ratio."""
@@ -71,13 +75,17 @@ def overhead(
         from kit.models import default_model
 
         model = default_model()
-    loaded = load_problems(problems, ContestRules())
-    role = only_role(team)
-    with tempfile.TemporaryDirectory(prefix="aimo-overhead-") as folder:
+    loaded = load_problems(problems, ContestRules())[:limit]
+    role, model = only_role(team), model.resolve()
+    with (
+        tempfile.TemporaryDirectory(prefix="aimo-overhead-") as folder,
+        open_peer(python or Path(sys.executable), "majority", _peer_settings(model)) as peer,
+    ):
         pairs, calls = measure(
-            model.resolve(), loaded, samples, max_tokens, Path(folder), team=team, role=role
+            model, loaded, samples, max_tokens, Path(folder), team=team, role=role, peer=peer
         )
-    figures: dict[str, float | str] = {**summary(pairs), "team": team or "solo", "calls": calls}
+    figures: dict[str, Any] = {**summary(pairs), "team": team or "solo", "calls": calls}
+    figures["versions"] = peer.versions
     _print(pairs, figures)
     if out is not None:
         write_text(out, json.dumps(figures, indent=2) + "\n")
@@ -104,6 +112,7 @@ def measure(
     *,
     team: str | None,
     role: Role,
+    peer: Peer,
 ) -> tuple[list[Pair], int]:
     """Both sides in turn over all problems; the first problem warms both up and is not counted.
 
@@ -126,10 +135,8 @@ def measure(
     socket = folder / "s"
     pairs: list[Pair] = []
     environment = {"MATH_MODEL_PATH": str(model)}
-    with (
-        server_process(options, outputs, socket, fresh=True, extra=environment) as server,
-        _bare(model, folder) as bare,
-    ):
+    tokenizer = ChatTokenizer(model)
+    with server_process(options, outputs, socket, fresh=True, extra=environment) as server:
         gateway = Gateway(
             socket,
             ContestRules(),
@@ -138,14 +145,17 @@ def measure(
         )
         rows = gateway.run([problems[0], *problems])
         next(rows)  # the model loads and warms up
-        _ask(bare, role, problems[0].text, samples, max_tokens)
+        _ask(peer, tokenizer, role, problems[0].text, samples, max_tokens)
         for number, problem in enumerate(track(problems, console=console, description="problems")):
             # Asking the contest's row is what makes the gateway send the problem.
+            time.sleep(SETTLE)
             if number % 2:
                 row = next(rows)
-                reply = _ask(bare, role, problem.text, samples, max_tokens)
+                time.sleep(SETTLE)
+                reply = _ask(peer, tokenizer, role, problem.text, samples, max_tokens)
             else:
-                reply = _ask(bare, role, problem.text, samples, max_tokens)
+                reply = _ask(peer, tokenizer, role, problem.text, samples, max_tokens)
+                time.sleep(SETTLE)
                 row = next(rows)
             tokens = _tokens_of_last(outputs.journal)
             pairs.append(Pair(reply["seconds"], reply["tokens"], row.seconds, tokens))
@@ -158,70 +168,33 @@ def _tokens_of_last(journal: Path) -> int:
     return read_journal(journal).of(AnswerLine)[-1].tokens
 
 
-@contextmanager
-def _bare(model: Path, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    with (folder / "bare.log").open("w") as log:
-        command = [sys.executable, "-m", "benchmarks.overhead", "bare", str(model)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
-        )
-        try:
-            yield process
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(60)
-
-
 def _ask(
-    bare: "subprocess.Popen[str]", role: Role, text: str, samples: int, max_tokens: int
+    peer: Peer, tokenizer: ChatTokenizer, role: Role, text: str, samples: int, max_tokens: int
 ) -> dict[str, Any]:
-    assert bare.stdin is not None and bare.stdout is not None
-    chat = [asdict(turn) for turn in solver_chat(role, SolverSettings().system_prompt, text)]
-    bare.stdin.write(json.dumps({"chat": chat, "samples": samples, "max_tokens": max_tokens}) + "\n")
-    bare.stdin.flush()
-    for line in bare.stdout:
-        if line.startswith("{"):  # the engine's own prints go past
-            reply: dict[str, Any] = json.loads(line)
-            return reply
-    raise ValueError("the bare engine died; run `python -m benchmarks.overhead bare MODEL` to see why")
+    chat = solver_chat(role, SolverSettings().system_prompt, text)
+    request = {"chat": [asdict(turn) for turn in chat], "samples": samples, "max_tokens": max_tokens}
+    reply: dict[str, Any] = peer.ask(request)
+    if tuple(reply["prompt"]) != tuple(tokenizer.encode_chat(chat)):
+        raise ValueError("the two sides put different prompts to the model: their times mean nothing")
+    return reply
 
 
-def serve_bare(model: Path, requests: IO[str]) -> None:
-    """The peer: `LLM.generate` with the contest's own engine arguments and prompts, one call a problem."""
-    from submission.engines.vllm_engine import engine_arguments, prepare_environment
-    from submission.offline import go_offline
-    from submission.settings import EngineSettings
-
+def _peer_settings(model: Path) -> dict[str, Any]:
+    """The contest's own arguments of the engine."""
     settings = EngineSettings(max_model_len=2048, max_num_seqs=64, cpu_kv_cache_gib=1)
     go_offline()
     prepare_environment(settings)
-    from vllm import LLM, SamplingParams
-
-    from submission.engines.tokenizer import ChatTokenizer
-
     arguments = engine_arguments(model, settings, 2048)
-    for name in ("stream_interval", "enable_log_requests"):
-        arguments.pop(name)
-    llm = LLM(**arguments)
-    tokenizer = ChatTokenizer(model)
-    for line in requests:
-        request = json.loads(line)
-        chat = [Message(**turn) for turn in request["chat"]]
-        prompt = {"prompt_token_ids": tokenizer.encode_chat(chat)}
-        sampling = [
-            SamplingParams(temperature=1.0, max_tokens=request["max_tokens"], seed=seed, logprobs=0)
-            for seed in range(request["samples"])
-        ]
-        begun = time.monotonic()
-        outputs = llm.generate([prompt] * request["samples"], sampling, use_tqdm=False)
-        seconds = time.monotonic() - begun
-        tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-        sys.stdout.write(json.dumps({"seconds": seconds, "tokens": tokens}) + "\n")
-        sys.stdout.flush()
+    return {
+        "arguments": {
+            name: value
+            for name, value in arguments.items()
+            if name not in {"stream_interval", "enable_log_requests"}  # of the asynchronous engine only
+        }
+    }
 
 
-def summary(pairs: Sequence[Pair]) -> dict[str, float]:
+def summary(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Totals, and the ratio of wall times at equal tokens (each side's seconds a token)."""
     bare, contest = sum(p.bare_seconds for p in pairs), sum(p.contest_seconds for p in pairs)
     bare_tokens, contest_tokens = sum(p.bare_tokens for p in pairs), sum(p.contest_tokens for p in pairs)
@@ -234,10 +207,12 @@ def summary(pairs: Sequence[Pair]) -> dict[str, float]:
         "contest_tokens": contest_tokens,
         "ratio": (contest / contest_tokens) / (bare / bare_tokens),
         "median_ratio": statistics.median(each),
+        "ratios": each,
+        "same_tokens": sum(pair.bare_tokens == pair.contest_tokens for pair in pairs),
     }
 
 
-def _print(pairs: Sequence[Pair], figures: dict[str, float | str]) -> None:
+def _print(pairs: Sequence[Pair], figures: dict[str, Any]) -> None:
     table = Table(title="Contest against bare vLLM")
     for name in ("problem", "bare s", "tokens", "contest s", "tokens", "ratio at equal tokens"):
         table.add_column(name, justify="right")
@@ -257,7 +232,4 @@ def _print(pairs: Sequence[Pair], figures: dict[str, float | str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["bare"]:
-        serve_bare(Path(sys.argv[2]), sys.stdin)
-    else:
-        run(app)
+    run(app)

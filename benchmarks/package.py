@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,6 +31,7 @@ from submission.files import write_text
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_LIMIT = 1.5
 VERIFY_LIMIT = 0.6
+BUILD, VERIFY = "build / (cp -r + sha256sum)", "verify / sha256sum on one core"
 SHARD_BYTES = 1 << 29
 
 
@@ -86,6 +87,12 @@ def _tool(name: str) -> str:
     return path
 
 
+def coreutils_version() -> str:
+    """What `cp` says of itself; empty for a `cp` that says nothing."""
+    done = subprocess.run([_tool("cp"), "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0].rpartition(" ")[2]
+
+
 def measure(folder: Path, size: int, repeats: int, console: Console) -> dict[str, list[float]]:
     """Wall seconds of each step for each repeat."""
     model, copy, bundle = folder / "model", folder / "copy", folder / "bundle"
@@ -113,6 +120,33 @@ def measure(folder: Path, size: int, repeats: int, console: Console) -> dict[str
     return times
 
 
+def middle(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Median seconds of each step."""
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def ratios_of(times: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Our time over the peer's, with its limit: the ratio of medians, and each repeat's."""
+    peers = {
+        BUILD: [sum(pair) for pair in zip(times["cp -r"], times["sha256sum of the copy"], strict=True)],
+        VERIFY: times["sha256sum of the bundle"],
+    }
+    seconds = middle(times)
+    ratios = {
+        BUILD: seconds["build"] / (seconds["cp -r"] + seconds["sha256sum of the copy"]),
+        VERIFY: seconds["verify"] / seconds["sha256sum of the bundle"],
+    }
+    return [
+        {
+            "name": name,
+            "ratio": ratios[name],
+            "limit": limit,
+            "each": [ours / theirs for ours, theirs in zip(times[side], peers[name], strict=True)],
+        }
+        for name, side, limit in ((BUILD, "build", BUILD_LIMIT), (VERIFY, "verify", VERIFY_LIMIT))
+    ]
+
+
 def main(
     gigabytes: Annotated[float, typer.Option(min=0.01, help="Size of the random checkpoint.")] = 2.0,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
@@ -130,29 +164,18 @@ def main(
             raise ValueError(f"{scratch} has {free / 1e9:.1f} GB free; {3.2 * size / 1e9:.1f} GB are needed")
         times = measure(Path(scratch), size, repeats, console)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    middle = {name: statistics.median(found) for name, found in times.items()}
-    ratios: Sequence[tuple[str, float, float]] = (
-        (
-            "build / (cp -r + sha256sum)",
-            middle["build"] / (middle["cp -r"] + middle["sha256sum of the copy"]),
-            BUILD_LIMIT,
-        ),
-        (
-            "verify / sha256sum on one core",
-            middle["verify"] / middle["sha256sum of the bundle"],
-            VERIFY_LIMIT,
-        ),
-    )
+    ratios = ratios_of(times)
     table = Table("ratio of medians", "measured", "limit", title=f"{gigabytes:g} GB, {repeats} repeats")
-    for name, ratio, limit in ratios:
-        table.add_row(name, f"{ratio:.2f}", f"{limit:.2f}", style="red" if ratio > limit else "")
+    for row in ratios:
+        style = "red" if row["ratio"] > row["limit"] else ""
+        table.add_row(row["name"], f"{row['ratio']:.2f}", f"{row['limit']:.2f}", style=style)
     table.add_row("largest process (MiB)", f"{peak:.0f}", "")
     console.print(table)
     if json_path:
         figures = {"gigabytes": gigabytes, "repeats": repeats, "seconds": times, "peak_mib": peak}
-        figures["ratios"] = [{"name": name, "ratio": ratio, "limit": limit} for name, ratio, limit in ratios]
+        figures |= {"ratios": ratios, "versions": {"coreutils": coreutils_version()}}
         write_text(json_path, json.dumps(figures, indent=2) + "\n")
-    if any(ratio > limit for _, ratio, limit in ratios):
+    if any(row["ratio"] > row["limit"] for row in ratios):
         raise typer.Exit(1)
 
 

@@ -1,11 +1,11 @@
 """Step scores of a problem's candidates: ours beside the loop that public model cards show, in one run.
 
-    python -m benchmarks.prm_speed [--groups 3] [--candidates 8] [--model DIR] [--json PATH]
+    python -m benchmarks.prm_speed [--groups 3] [--candidates 8] [--model DIR] [--python PATH] [--json PATH]
 
-The peer renders and tokenizes each candidate, puts it through `AutoModelForTokenClassification` by itself and
-reads softmax at the separators. Ours puts what candidates share through the model once. The two take turns,
-group by group, on the same texts and the same weights in float32; the scores must agree. Candidates come from
-real samples, eight a problem:
+The peer, in a process of its own, renders and tokenizes each candidate, puts it through
+`AutoModelForTokenClassification` by itself and reads softmax at the separators. Ours puts what candidates
+share through the model once. The two take turns, group by group, on the same texts and the same weights in
+float32; the scores must agree. Candidates come from real samples, eight a problem:
 
     next step     the first sample up to its last step, then a last step of each: a step-level search
     roll-outs     the first sample's first half, then each sample's second half: Monte-Carlo roll-outs
@@ -18,9 +18,10 @@ the weights say.
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.peers.process import SETTLE, Peer, Python, open_peer
 from benchmarks.shared import shared_file
 from kit.models import default_model
 from submission.cli import run
@@ -114,51 +116,27 @@ def make_checkpoint(source: Path, folder: Path) -> Path:
     return folder
 
 
-def card_loop(folder: Path) -> Callable[[Group], list[list[float]]]:
-    """The peer: what the card of Qwen2.5-Math-PRM shows, for a token classifier."""
-    import torch
-    from transformers import AutoModelForTokenClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForTokenClassification.from_pretrained(
-        folder, dtype="auto" if device == "cuda" else torch.float32, local_files_only=True
-    )
-    model.eval().to(device)
-    separator = tokenizer.convert_tokens_to_ids(EXTRA)
-
-    def score(group: Group) -> list[list[float]]:
-        scores = []
-        for steps in group.candidates:
-            messages = [
-                {"role": "user", "content": group.problem},
-                {"role": "assistant", "content": EXTRA.join(steps) + EXTRA},
-            ]
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
-            ids = tokenizer.encode(text, return_tensors="pt", add_special_tokens=False).to(device)
-            with torch.no_grad():
-                logits = model(input_ids=ids).logits
-            scores.append(logits.softmax(-1)[0, ids[0] == separator, 1].tolist())
-        return scores
-
-    return score
-
-
-def measure(folder: Path, cases: dict[str, list[Group]]) -> dict[str, dict[str, float]]:
+def measure(folder: Path, cases: dict[str, list[Group]], peer: Peer) -> dict[str, dict[str, Any]]:
     """Both sides over all groups of each case, in turn.
 
     Returns:
-        by case: candidates/s of `ours` and `card`, their `ratio`, `least_ratio` of a group, `gap` (largest
-        difference of a score), `tokens` of all candidates, and the `distinct` ones among them.
+        by case: candidates/s of `ours` and `card`, their `ratio`, `least_ratio` of a group, `ratios` of the
+        groups, `gap` (largest difference of a score), `tokens` of all candidates, and the `distinct` ones
+        among them.
     """
-    card = card_loop(folder)
     scorer = TransformersScorer(folder)
     asyncio.run(scorer.start())
     if not scorer.shares:
         raise ValueError(f"{folder} is of an architecture whose candidates cannot share a pass")
 
-    def ours(group: Group) -> list[list[float]]:
-        return scorer.scores_of_steps(group.problem, group.candidates)
+    def ours(group: Group) -> tuple[list[list[float]], float]:
+        began = time.perf_counter()
+        scores = scorer.scores_of_steps(group.problem, group.candidates)
+        return scores, time.perf_counter() - began
+
+    def card(group: Group) -> tuple[list[list[float]], float]:
+        reply = peer.ask({"problem": group.problem, "candidates": group.candidates})
+        return reply["scores"], reply["seconds"]
 
     warm_up = next(iter(cases.values()))[0]
     card(Group(warm_up.problem, warm_up.candidates[:1]))
@@ -171,9 +149,9 @@ def measure(folder: Path, cases: dict[str, list[Group]]) -> dict[str, dict[str, 
             scores = {}
             # Who goes first changes, too: a machine that warms up or slows down favours nobody.
             for name, side in [("card", card), ("ours", ours)][:: -1 if number % 2 else 1]:
-                began = time.perf_counter()
-                scores[name] = side(group)
-                seconds[name].append(time.perf_counter() - began)
+                time.sleep(SETTLE)
+                scores[name], spent = side(group)
+                seconds[name].append(spent)
             gap = max(gap, _gap(scores["ours"], scores["card"]))
             whole, once = _count(scorer, group)
             tokens, distinct = tokens + whole, distinct + once
@@ -184,6 +162,7 @@ def measure(folder: Path, cases: dict[str, list[Group]]) -> dict[str, dict[str, 
             "card": count / sum(seconds["card"]),
             "ratio": statistics.median(ratios),
             "least_ratio": min(ratios),
+            "ratios": ratios,
             "gap": gap,
             "tokens": tokens,
             "distinct": distinct,
@@ -232,6 +211,7 @@ def main(
     model: Annotated[
         Path | None, typer.Option(help="Language model's folder.", show_default="kit.models'")
     ] = None,
+    python: Python = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
     """Measure both and compare; exit code 1 where a demand is missed."""
@@ -242,18 +222,27 @@ def main(
     source = model or default_model()
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_checkpoint(source, Path(scratch) / "prm")
-        cases = measure(folder, {case: make_groups(case, problems) for case in CASES})
+        with open_peer(python or Path(sys.executable), "cards", peer_settings(folder)) as peer:
+            cases = measure(folder, {case: make_groups(case, problems) for case in CASES}, peer)
     figures: dict[str, Any] = {
         "model": source.name,
         "groups": groups,
         "candidates": candidates,
         "cases": cases,
+        "versions": peer.versions,
     }
     _print(figures)
     if out is not None:
         write_text(out, json.dumps(figures, indent=2) + "\n")
     if cases[CASES[0]]["ratio"] < RATIO_LIMIT or any(row["gap"] > GAP_LIMIT for row in cases.values()):
         raise typer.Exit(1)
+
+
+def peer_settings(folder: Path) -> dict[str, Any]:
+    """What the peer's side is told, with as many threads as ours has."""
+    import torch
+
+    return {"folder": str(folder), "separator": EXTRA, "threads": torch.get_num_threads()}
 
 
 def _print(figures: dict[str, Any]) -> None:

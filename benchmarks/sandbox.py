@@ -1,19 +1,20 @@
 """Latency and memory of the sandbox beside a Jupyter kernel, in one run.
 
-    python -m benchmarks.sandbox [--calls 300] [--fresh 30] [--workers 16] [--json PATH]
+    python -m benchmarks.sandbox [--calls 300] [--fresh 30] [--workers 16] [--python PATH] [--json PATH]
 
-A warm call runs `x + 1` in a session that has run before; ours and the kernel's take turns, a kernel by
-jupyter_client's blocking client, as agents drive it. A fresh state is: clear the session and run a first cell
-that imports numpy and sympy; for a kernel, start one and run it, since a restart is what clears it. Memory
-is the proportional share (PSS) of the server and of all workers after each has solved an equation with sympy:
-shared pages count once.
+A warm call runs `x + 1` in a session that has run before; ours and the kernel's take turns of `BLOCK` calls.
+The kernel is driven by jupyter_client's blocking client, as agents do, in a process of its own. A fresh state
+is: clear the session and run a first cell that imports numpy and sympy; for a kernel, start one and run it,
+since a restart is what clears it. Memory is the proportional share (PSS) of the server and of all workers
+after each has solved an equation with sympy: shared pages count once.
 """
 
 import json
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.peers.process import Peer, Python, open_peer
 from submission.cli import run
 from submission.files import write_text
 from submission.sandbox import Sandbox
@@ -29,6 +31,8 @@ from submission.settings import SandboxSettings
 
 WARM_LIMIT_MS, FRESH_LIMIT_MS, MEMORY_LIMIT_GB = 5.0, 40.0, 1.5
 OURS, PEER = "ours", "kernel"
+BLOCK = 10
+"""Warm calls of a turn."""
 FIRST = "import numpy, sympy\n1 + 1"
 SOLVE = "import sympy\nx = sympy.symbols('x')\nsympy.solve(x**3 - 2*x - 1, x)"
 
@@ -43,52 +47,38 @@ def milliseconds(action: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1e3
 
 
-@contextmanager
-def kernel() -> Iterator[Callable[[str], str]]:
-    """A running Jupyter kernel: code to the text of its last value."""
-    from jupyter_client.manager import start_new_kernel
-
-    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=120)
-
-    def execute(code: str) -> str:
-        shown = ""
-
-        def hook(message: dict[str, Any]) -> None:
-            nonlocal shown
-            if message["msg_type"] == "execute_result":
-                shown = message["content"]["data"]["text/plain"]
-
-        client.execute_interactive(code, timeout=60, output_hook=hook)
-        return shown
-
-    try:
-        yield execute
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-
-
-def measure_warm(calls: int) -> dict[str, list[float]]:
-    """Milliseconds of each warm call, the two sides in turn."""
-    times: dict[str, list[float]] = {OURS: [], PEER: []}
-    with Sandbox(SandboxSettings(workers=1)) as sandbox, sandbox.session() as session, kernel() as execute:
-        sides: dict[str, Callable[[], str]] = {
-            OURS: lambda: session.run_sync("x + 1").value,
-            PEER: lambda: execute("x + 1"),
-        }
+def measure_warm(calls: int, peer: Peer) -> list[dict[str, list[float]]]:
+    """Milliseconds of each warm call of both sides, turn by turn."""
+    turns: list[dict[str, list[float]]] = []
+    with Sandbox(SandboxSettings(workers=1)) as sandbox, sandbox.session() as session:
         session.run_sync("x = 41")
-        execute("x = 41")
-        for _ in track(range(calls), "warm calls", console=console):
-            for name, side in sides.items():
-                times[name].append(milliseconds(side))
-        if any(side() != "42" for side in sides.values()):
-            raise ValueError("a side does not answer 41 + 1 with 42: its times mean nothing")
-    return times
+        peer.ask({"code": "x = 41", "times": 1})
+
+        def ours(count: int) -> list[float]:
+            return [milliseconds(lambda: session.run_sync("x + 1")) for _ in range(count)]
+
+        def theirs(count: int) -> list[float]:
+            reply = peer.ask({"code": "x + 1", "times": count})
+            times: list[float] = reply["milliseconds"]
+            return times
+
+        ours(1), theirs(1)
+        sides = {OURS: ours, PEER: theirs}
+        for start in track(range(0, calls, BLOCK), "warm calls", console=console):
+            order = list(sides)[:: -1 if len(turns) % 2 else 1]
+            turns.append({name: sides[name](min(BLOCK, calls - start)) for name in order})
+        said = session.run_sync("x + 1").value, peer.ask({"code": "x + 1", "times": 1})["value"]
+    if said != ("42", "42"):
+        raise ValueError(f"the sides answer 41 + 1 with {' and '.join(said)}: their times mean nothing")
+    return turns
 
 
-def measure_fresh(rounds: int, kernels: int) -> dict[str, list[float]]:
-    """Milliseconds from clearing the state to the first cell's value."""
-    times: dict[str, list[float]] = {OURS: [], PEER: []}
+def measure_fresh(rounds: int, kernels: int, peer: Peer) -> list[dict[str, list[float]]]:
+    """Milliseconds from clearing the state to the first cell's value, turn by turn.
+
+    A turn is one kernel and its share of the `rounds` of ours.
+    """
+    turns: list[dict[str, list[float]]] = []
     with Sandbox(SandboxSettings(workers=1)) as sandbox, sandbox.session() as session:
 
         def fresh() -> None:
@@ -96,14 +86,21 @@ def measure_fresh(rounds: int, kernels: int) -> dict[str, list[float]]:
             session.run_sync(FIRST)
 
         session.run_sync(SOLVE)
-        for _ in track(range(rounds), "fresh states", console=console):
-            times[OURS].append(milliseconds(fresh))
-    for _ in track(range(kernels), "fresh kernels", console=console):
-        with ExitStack() as stack:
-            began = time.perf_counter()
-            stack.enter_context(kernel())(FIRST)
-            times[PEER].append((time.perf_counter() - began) * 1e3)
-    return times
+        peer.ask({"fresh": FIRST})  # the first start of all reads the packages from the disk
+        for _ in track(range(kernels), "fresh states", console=console):
+            ours = [milliseconds(fresh) for _ in range(max(1, rounds // kernels))]
+            turns.append({OURS: ours, PEER: peer.ask({"fresh": FIRST})["milliseconds"]})
+    return turns
+
+
+def of_all(turns: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """Each side's times in all turns."""
+    return {name: [time for turn in turns for time in turn[name]] for name in (OURS, PEER)}
+
+
+def ratios(turns: Sequence[Mapping[str, Sequence[float]]]) -> list[float]:
+    """How many times as fast ours is, by the medians of each turn."""
+    return [statistics.median(turn[PEER]) / statistics.median(turn[OURS]) for turn in turns]
 
 
 def measure_memory(workers: int) -> tuple[int, dict[str, str]]:
@@ -163,11 +160,13 @@ def main(
     fresh: Annotated[int, typer.Option(min=1, help="Fresh states of ours.")] = 30,
     kernels: Annotated[int, typer.Option(min=1, help="Fresh kernels.")] = 5,
     workers: Annotated[int, typer.Option(min=1, max=60, help="Workers whose memory is measured.")] = 16,
+    python: Python = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
     """Measure both and compare; exit code 1 where a limit is missed."""
     memory, layers = measure_memory(workers)
-    warm, new = measure_warm(calls), measure_fresh(fresh, kernels)
+    with open_peer(python or Path(sys.executable), "kernel", {}) as peer:
+        warm, new = measure_warm(calls, peer), measure_fresh(fresh, kernels, peer)
     figures: dict[str, Any] = {
         "calls": calls,
         "fresh_rounds": fresh,
@@ -175,8 +174,10 @@ def main(
         "workers": workers,
         "memory_bytes": memory,
         "missing_layers": [name for name, reason in layers.items() if reason],
-        "warm": {name: spread(times) for name, times in warm.items()},
-        "fresh": {name: spread(times) for name, times in new.items()},
+        "warm": {name: spread(times) for name, times in of_all(warm).items()},
+        "fresh": {name: spread(times) for name, times in of_all(new).items()},
+        "ratios": {"warm": ratios(warm), "fresh": ratios(new)},
+        "versions": peer.versions,
     }
     _print(figures)
     if out is not None:

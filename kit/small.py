@@ -8,13 +8,15 @@ makes the way there and back.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
+from pydantic import Field, model_validator
 
 from kit.data.records import write_records
-from kit.worked import VOCABULARY, generate
+from kit.worked import VOCABULARY, Difficulty, Split, generate
 from submission.cli import run
+from submission.recipes import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -115,22 +117,85 @@ def make_small_model(
     return folder
 
 
+class ModelShape(Recipe):
+    """An untrained model; see `make_small_model`."""
+
+    hidden: int = Field(default=64, ge=1)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=2, ge=1)
+    intermediate: int = Field(default=128, ge=1)
+    seed: int | None = Field(default=None, ge=0)
+    """None: that of the whole."""
+
+
+class ProblemSet(Recipe):
+    """Worked problems; see `kit.worked.generate`."""
+
+    count: int = Field(default=1_000, ge=1)
+    split: Split = "train"
+    """Problems of different splits are never the same, whatever their difficulty."""
+    draw: int = Field(default=0, ge=0)
+    """Added to the seed: other problems of the same split, though some may come up in both draws."""
+    difficulty: Difficulty = Difficulty()
+
+
+class SmallRecipe(Recipe):
+    """Which models and sets are made, by the names of their folders and files."""
+
+    models: dict[str, ModelShape] = Field(
+        default={"teacher": ModelShape(hidden=96, heads=3, intermediate=192), "student": ModelShape()}
+    )
+    sets: dict[str, ProblemSet] = Field(
+        default={
+            "train": ProblemSet(count=4_000),
+            "validation": ProblemSet(count=200, split="validation"),
+        }
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in (*self.models, *self.sets):
+            if not name.isidentifier():
+                raise ValueError(f"{name!r} is a folder's or file's name: letters, digits and _ only")
+        return self
+
+
+def make_small(recipe: SmallRecipe, out: Path, seed: int = 0) -> None:
+    """Write a recipe's models into folders of `out` and its sets beside them. The same seed, the same files.
+
+    Raises:
+        ValueError: a model that cannot be, or a set of more problems than there are.
+    """
+    for name, shape in recipe.models.items():
+        sizes = shape.model_dump(exclude={"seed"})
+        make_small_model(out / name, **sizes, seed=seed if shape.seed is None else shape.seed)
+    for name, wanted in recipe.sets.items():
+        found = generate(wanted.count, wanted.split, seed + wanted.draw, wanted.difficulty)
+        write_records(out / f"{name}.jsonl", found)
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def small(
-    out: Annotated[Path, typer.Option(help="Folder for two models and two sets of worked problems.")],
-    problems: Annotated[int, typer.Option(min=1, help="Worked problems to train on.")] = 4_000,
+    out: Annotated[Path, typer.Option(help="Folder for untrained models and worked problems.")],
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Worked problems to train on, without --recipe (4000).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML of other models and sets: kit/recipes/pipeline_problems.toml.")
+    ] = None,
 ) -> None:
     """Write what kit/recipes/distill_cpu.toml needs: untrained models, worked problems to learn from."""
-    for name, size in (("teacher", 96), ("student", 64)):
-        make_small_model(
-            out / name, hidden=size, layers=2, heads=size // 32, intermediate=2 * size, seed=seed
-        )
-    write_records(out / "train.jsonl", generate(problems, "train", seed))
-    write_records(out / "validation.jsonl", generate(200, "validation", seed))
+    if recipe is not None and problems is not None:
+        raise ValueError("--problems is for the models and sets without --recipe, which has its own counts")
+    made = SmallRecipe.load(recipe)
+    if problems is not None:
+        train = made.sets["train"].model_copy(update={"count": problems})
+        made = made.model_copy(update={"sets": {**made.sets, "train": train}})
+    make_small(made, out, seed)
 
 
 if __name__ == "__main__":

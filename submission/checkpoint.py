@@ -87,9 +87,10 @@ def inspect(folder: Path, *, prm: bool = False) -> Checkpoint:
             "(a GGUF or other single file has to be converted with transformers' save_pretrained first)"
         )
     config = _read_config(folder)
-    architecture, model_type = _check_architecture(folder, config, generating=not prm)
     weights = check_weights(folder)
     _check_tokenizer(folder)
+    # Last: it asks transformers, which takes seconds.
+    architecture, model_type = _check_architecture(folder, config, generating=not prm)
     present = sorted(item.name for item in folder.iterdir())
     wanted = {*TAKEN, "prm.json"} if prm else TAKEN
     taken = [name for name in present if name in wanted and _is_file(folder / name)] + list(weights)

@@ -23,3 +23,17 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files of slow tests first, those with the most time to run before the others.
+
+    Workers take file after file: none is then left with a file of minutes when the others have ended.
+    """
+    weights: dict[Path, tuple[float, int]] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            allowed = item.get_closest_marker("timeout")
+            longest, number = weights.get(item.path, (0.0, 0))
+            weights[item.path] = (max(longest, allowed.args[0] if allowed else 0.0), number + 1)
+    items.sort(key=lambda item: weights.get(item.path, (0.0, 0)), reverse=True)

@@ -2,8 +2,8 @@
 
 The best of several was found by looking at all of them, so every pair counts: with m pairs, intervals are
 of level 1 - 0.05/m and a difference is told only where its interval is clear of zero and the randomization
-test's p is below 0.05/m (Bonferroni). Both are asked: a percentile bootstrap of ten problems is too sure, and
-the test alone has no size of a difference.
+test's p is below 0.05/m (Bonferroni). Both are asked: the test holds for however few problems and knows
+nothing of what sets whole repeats apart; the interval knows, and has the size of the difference.
 """
 
 import math
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.compare.permutation import sign_flip_test
 from benchmarks.statistics.accuracy import accuracy_interval
-from benchmarks.statistics.paired import discordance, least_difference, paired_difference
+from benchmarks.statistics.paired import REPEATS, discordance, least_difference, paired_difference
+from benchmarks.statistics.resampling import CELLS
 from benchmarks.statistics.twice import TwiceRun, twice_run
 from submission.selection.statistics import Interval, mcnemar
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 ALPHA, POWER = 0.05, 0.8
+TAIL = 100
+"""Bootstrap draws beyond a pair's interval, at least, if there were no correction for few problems."""
 TOLD = 3
 """Contenders that have a sentence of their own."""
 
@@ -131,10 +134,13 @@ def _pair(
     alpha: float,
     seed: int,
 ) -> Pair:
-    difference = paired_difference(low, high, seed=seed, level=1 - alpha)
+    # The ends of a high level are few draws' work: as many more are drawn as memory and time let.
+    most = max(REPEATS, CELLS * 8 // high.shape[1])
+    repeats = min(most, max(REPEATS, math.ceil(TAIL / alpha)))
+    difference = paired_difference(low, high, repeats=repeats, seed=seed, level=1 - alpha)
     apart = high.mean(axis=0) - low.mean(axis=0)
     p_value = sign_flip_test(apart, seed=seed)
-    least = least_shown(low, high, alpha)
+    least = least_shown(low, high, difference, alpha)
     needed = None
     if difference.mean > 0 and math.isfinite(least):
         more = math.ceil(high.shape[1] * (least / difference.mean) ** 2)
@@ -154,22 +160,31 @@ def _pair(
 
 
 def least_shown(
-    first: "npt.NDArray[np.float64]", second: "npt.NDArray[np.float64]", alpha: float = ALPHA
+    first: "npt.NDArray[np.float64]",
+    second: "npt.NDArray[np.float64]",
+    difference: Interval,
+    alpha: float = ALPHA,
 ) -> float:
     """Smallest difference in accuracy that these problems and repeats show with power 0.8.
 
-    With one repeat each, `least_difference`, which is of McNemar's test. With more, that of a paired z test
-    on the problems' mean differences, (z_level + z_power) s / sqrt(n), whose s holds the seeds' noise, too.
-    `inf` where it cannot be known: one problem, or no difference anywhere.
+    With one repeat each, `least_difference`, which is of McNemar's test. With more, that of a z test with the
+    standard error that the interval's width stands for, which holds the problems', the answers' and the
+    repeats' noise: (z_level + z_power) / z_level half widths. `inf` where it cannot be known: one problem, or
+    no difference anywhere.
+
+    Args:
+        first, second: [repeats, problems], 1 for a right answer.
+        difference: of `paired_difference`, of level 1 - alpha.
+        alpha: of the test, two-sided.
     """
     problems = first.shape[1]
     if first.shape[0] == second.shape[0] == 1:
         return least_difference(problems, discordance(first, second), level=1 - alpha, power=POWER)
-    if problems < 2:
+    if problems < 2 or not (first.mean(axis=0) != second.mean(axis=0)).any():
         return math.inf
-    spread = float((second.mean(axis=0) - first.mean(axis=0)).std(ddof=1))
     normal = NormalDist()
-    found = (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)) * spread / math.sqrt(problems)
+    half = (difference.high - difference.low) / 2
+    found = half * (1 + normal.inv_cdf(POWER) / normal.inv_cdf(1 - alpha / 2))
     return found if 0 < found <= 1 else math.inf
 
 

@@ -74,7 +74,9 @@ def pool(runs: Sequence[LoadedRun], only: Sequence[str] = ()) -> Pooled:
     """
     import numpy as np
 
-    _check(runs)
+    if not 2 <= len(runs) <= MOST_RUNS:
+        raise ValueError(f"{len(runs)} runs: name 2 to {MOST_RUNS} folders")
+    check_alike(runs)
     common = [name for name in runs[0].sets if all(name in run.sets for run in runs)]
     if not common:
         told = "; ".join(f"{run.folder}: {', '.join(run.sets)}" for run in runs)
@@ -83,6 +85,24 @@ def pool(runs: Sequence[LoadedRun], only: Sequence[str] = ()) -> Pooled:
     if unknown:
         raise ValueError(f"set {unknown[0]!r} is not in all runs; in all are {', '.join(common)}")
     sets = tuple(name for name in common if not only or name in only)
+    whole, kept = shared_problems(runs, sets)
+    entries = []
+    for letter, run in zip(ascii_uppercase, runs, strict=False):
+        right = np.concatenate([run.sets[name].right for name in sets], axis=1)[:, kept]
+        entries.append(Entry(letter, run, right, *_costs(run, sets), troubles(run, sets)))
+    left = sorted({name for run in runs for name in run.sets} - set(common))
+    notes = [f"not in all runs, so not compared: {', '.join(left)}"] if left else []
+    return Pooled(tuple(entries), sets, tuple(whole[n] for n in kept), len(whole) - len(kept), tuple(notes))
+
+
+def shared_problems(
+    runs: Sequence[LoadedRun], sets: Sequence[str]
+) -> tuple[list[tuple[str, str]], list[int]]:
+    """(set, id) of all problems of these sets, and the places of those that no run had in its training data.
+
+    Raises:
+        ValueError: a set has other problems in one of the runs, or no problem is left.
+    """
     for name in sets:
         _check_set(runs, name)
     seen = {
@@ -95,18 +115,15 @@ def pool(runs: Sequence[LoadedRun], only: Sequence[str] = ()) -> Pooled:
     kept = [number for number, key in enumerate(whole) if key not in seen]
     if not kept:
         raise ValueError(f"all {len(whole)} problems were in the training data: nothing is left to compare")
-    entries = []
-    for letter, run in zip(ascii_uppercase, runs, strict=False):
-        right = np.concatenate([run.sets[name].right for name in sets], axis=1)[:, kept]
-        entries.append(Entry(letter, run, right, *_costs(run, sets), _troubles(run, sets)))
-    left = sorted({name for run in runs for name in run.sets} - set(common))
-    notes = [f"not in all runs, so not compared: {', '.join(left)}"] if left else []
-    return Pooled(tuple(entries), sets, tuple(whole[n] for n in kept), len(whole) - len(kept), tuple(notes))
+    return whole, kept
 
 
-def _check(runs: Sequence[LoadedRun]) -> None:
-    if not 2 <= len(runs) <= MOST_RUNS:
-        raise ValueError(f"{len(runs)} runs: name 2 to {MOST_RUNS} folders")
+def check_alike(runs: Sequence[LoadedRun]) -> None:
+    """Refuse runs that were played otherwise.
+
+    Raises:
+        ValueError: one is named twice, or they have other modes, limits or numbers of samples.
+    """
     folders = [run.folder.resolve() for run in runs]
     for number, folder in enumerate(folders):
         if folder in folders[:number]:
@@ -133,7 +150,8 @@ def _costs(run: LoadedRun, sets: Sequence[str]) -> tuple[float, float]:
     return seconds / 60 / repeats, sum(sum(results["figures"][name]["tokens"]) for name in sets) / repeats
 
 
-def _troubles(run: LoadedRun, sets: Sequence[str]) -> tuple[str, ...]:
+def troubles(run: LoadedRun, sets: Sequence[str]) -> tuple[str, ...]:
+    """What a reader has to know of a run before its figures: defaults, failed samples, faults."""
     results: Any = run.results
     found = []
     unanswered = sum(sum(results["figures"][name].get("unanswered", ())) for name in sets)

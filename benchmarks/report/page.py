@@ -33,7 +33,7 @@ def write_page(folder: Path, path: Path | None = None) -> Path:
 
 def page(run: LoadedRun, stories: Mapping[str, Sequence[Story]], environment: Mapping[str, Any]) -> str:
     """The page of a run's figures and stories."""
-    limit = max(LEAST_CHARS, min(MOST_CHARS, ALL_CHARS // max(1, _texts(stories))))
+    limit = text_limit(stories)
     results = run.results
     return render(
         "run.html",
@@ -55,6 +55,11 @@ def page(run: LoadedRun, stories: Mapping[str, Sequence[Story]], environment: Ma
         notes=list(dict.fromkeys(note for one in results["contests"] for note in one["notes"])),
         cut=lambda text: cut(text, limit),
     )
+
+
+def text_limit(stories: Mapping[str, Sequence[Story]]) -> int:
+    """Characters of one text, so that a browser opens the page of them all."""
+    return max(LEAST_CHARS, min(MOST_CHARS, ALL_CHARS // max(1, _texts(stories))))
 
 
 def _texts(stories: Mapping[str, Sequence[Story]]) -> int:

@@ -109,6 +109,31 @@ def interval_plot(rows: Mapping[str, Interval], xlabel: str, zero: bool = False)
     return _svg(draw, height=0.9 + 0.42 * len(rows))
 
 
+def phase_plot(phases: Sequence[str], series: Mapping[str, Sequence[Interval | None]]) -> str:
+    """Accuracy (0 to 1) with its interval after each phase, one line a measure.
+
+    Args:
+        phases: names, from left to right; of any text.
+        series: a value a phase, None where it was not measured, by the measure's label.
+    """
+
+    def draw(axes: "Axes") -> None:
+        for number, ((label, found), colour) in enumerate(zip(series.items(), _colours(series), strict=True)):
+            # Side by side, so that intervals do not hide each other.
+            shift = 0.09 * (number - (len(series) - 1) / 2)
+            known = [(place + shift, one) for place, one in enumerate(found) if one is not None]
+            xs, means = [x for x, _ in known], [100 * one.mean for _, one in known]
+            axes.plot(xs, means, "o-", color=colour, label=label, markersize=6, linewidth=1.8)
+            for x, one in known:
+                axes.plot([x, x], [100 * one.low, 100 * one.high], color=colour, linewidth=3.5, alpha=0.4)
+        axes.set_xticks(range(len(phases)), phases, parse_math=False)
+        axes.set_xlim(-0.4, len(phases) - 0.6)
+        _percent(axes)
+        axes.legend(frameon=False, labelcolor=INK, loc="lower right")
+
+    return _svg(draw)
+
+
 def _colours(rows: Mapping[str, object]) -> list[str]:
     return [COLOURS[number % len(COLOURS)] for number in range(len(rows))]
 

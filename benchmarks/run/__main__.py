@@ -4,27 +4,25 @@ import json
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks.report.loading import PROBLEMS
 from benchmarks.report.page import write_page
+from benchmarks.run import options
 from benchmarks.run.contamination import contaminated
 from benchmarks.run.durations import parse_duration
-from benchmarks.run.environment import environment
-from benchmarks.run.judging import Judge
-from benchmarks.run.outcomes import Outcome, outcomes_of
-from benchmarks.run.plan import Plan, opened, prm_rule
-from benchmarks.run.playing import Finished, play
-from benchmarks.run.scoring import score_rest
+from benchmarks.run.evaluating import evaluate
+from benchmarks.run.plan import Plan, opened
+from benchmarks.run.playing import play
 from benchmarks.run.sets import ProblemSet, drawn, integers_only, load_catalogue, load_set
-from benchmarks.run.summary import summary
-from benchmarks.run.tables import RESULTS, write_tables
+from benchmarks.run.showing import show
+from benchmarks.run.tables import RESULTS
 from benchmarks.shared import shared_file
 from submission.cli import run
 from submission.files import write_text
@@ -33,56 +31,33 @@ from submission.setup import resolve
 
 DEFAULT_OUT = Path("runs/bench")
 _UNSAFE = re.compile(r"[^\w.-]+")
+KEPT = "what was played is kept; the same command continues"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def main(
-    sets: Annotated[str, typer.Option("--set", help="Sets by short name or file, separated by commas.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the run; the same command continues there. Default: below runs/bench."),
-    ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Bundle; without it MATH_MODEL_PATH names the model.")
-    ] = None,
-    time_limit: Annotated[
-        str | None,
-        typer.Option("--time-limit", help="Of one contest, start-up included: 300m, 5h. Default: its own."),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="In place of contests: so many samples a problem, without a limit.")
-    ] = None,
-    repeat: Annotated[int, typer.Option(help="Contests with each set; more may be asked for later.")] = 1,
-    optimization: Annotated[str, typer.Option(help="accuracy, speed or balanced. Default: as it is.")] = "",
-    keep_integers: Annotated[
-        bool, typer.Option("--keep-integers", help="Leave out problems that no contest can ask.")
-    ] = False,
-    draw: Annotated[
-        int | None, typer.Option(help="Play so many problems of each set, drawn with the seed.")
-    ] = None,
-    catalogue: Annotated[
-        Path | None, typer.Option(help="TOML of own sets, as benchmarks/run/sets.toml.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of local copies of sets.")] = None,
-    training: Annotated[
-        str | None, typer.Option(help="Training data: tells which problems were in it.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--setting", help="Override a setting: solver.temperature=0.7.")
-    ] = None,
-    team: Annotated[str | None, typer.Option(help="A shipped team, or a team's file.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of problems and of sampling.")] = 0,
-    shuffle: Annotated[
-        bool, typer.Option("--shuffle/--in-order", help="Another order of problems in each contest.")
-    ] = True,
+    sets: options.Sets,
+    out: options.Out = None,
+    bundle: options.BundleFolder = None,
+    time_limit: options.TimeLimit = None,
+    samples: options.Samples = None,
+    repeat: options.Repeat = 1,
+    optimization: options.OptimizationName = "",
+    keep_integers: options.KeepIntegers = False,
+    draw: options.Draw = None,
+    catalogue: options.CatalogueFile = None,
+    data: options.Data = None,
+    training: options.Training = None,
+    setting: options.Overrides = None,
+    team: options.TeamOption = None,
+    seed: options.Seed = 0,
+    shuffle: options.Shuffle = True,
 ) -> None:
     """Play a bundle on problem sets and tell what it is worth."""
     limit = None if time_limit is None else parse_duration(time_limit)
-    _check(samples, repeat, draw, limit)
-    if samples is not None and optimization:
-        raise ValueError("--optimization is for contests: it changes how many samples are drawn")
+    _check(samples, repeat, draw, limit, optimization)
     chosen = _load(sets, catalogue, data)
     settings = tuple(setting or ())
     base = resolve(bundle, settings, team=team).settings.rules
@@ -107,27 +82,42 @@ def main(
     )
     for job in plan.jobs:
         plan.setup(job)  # every mistake in a setting shows before a folder is made
-    seen = contaminated(chosen, training) if training else {}
-    # A terminated run ends its contest's processes and leaves them nowhere.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    carry_out(plan, out or default_folder(plan), contaminated(chosen, training) if training else {})
+
+
+def carry_out(plan: Plan, out: Path, seen: dict[str, list[str]]) -> None:
+    """Play what is not played yet, and write and show what all of it is worth."""
     console = Console()
-    out = out or default_folder(plan)
-    with opened(out, plan):
-        texts = {one.name: {item.id: item.text for item in one.items} for one in chosen}
-        write_text(out / PROBLEMS, json.dumps(texts) + "\n")
+    texts = {one.name: {item.id: item.text for item in one.items} for one in plan.sets}
+    with opened(out, plan), _told_when_it_ends():
         try:
-            finished = play(plan, out, console)
-        except GatewayError as error:
-            Console(stderr=True, soft_wrap=True).print(
-                f"the run failed: {error}\nwhat was played is kept; the same command continues",
-                style="red",
-                markup=False,
-            )
-            sys.exit(1)
-        results = evaluate(plan, finished, out, seen, console)
+            write_text(out / PROBLEMS, json.dumps(texts) + "\n")
+        except OSError as error:
+            raise ValueError(f"--out {out}: cannot write there: {error.strerror}") from None
+        results = evaluate(plan, play(plan, out, console), out, seen, console)
         show(results, console)
         page = write_page(out)
     console.print(Text(f"results    {out / RESULTS}\npage       {page}"), soft_wrap=True)
+
+
+@contextmanager
+def _told_when_it_ends() -> Iterator[None]:
+    """A failed, terminated or interrupted run ends its contest's processes and says how to go on."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    except GatewayError as error:
+        _tell(f"the run failed: {error}\n{KEPT}")
+        sys.exit(1)
+    except (KeyboardInterrupt, SystemExit):
+        _tell(f"interrupted: {KEPT}")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(line, style="red", markup=False, highlight=False)
 
 
 def default_folder(plan: Plan) -> Path:
@@ -139,12 +129,16 @@ def default_folder(plan: Plan) -> Path:
     return DEFAULT_OUT / _UNSAFE.sub("-", "-".join(map(str, parts))).strip("-.")[:120]
 
 
-def _check(samples: int | None, repeat: int, draw: int | None, limit: float | None) -> None:
+def _check(
+    samples: int | None, repeat: int, draw: int | None, limit: float | None, optimization: str
+) -> None:
     for name, value in (("--samples", samples), ("--repeat", repeat), ("--draw", draw)):
         if value is not None and value < 1:
             raise ValueError(f"{name} {value}: must be at least 1")
     if samples is not None and limit is not None:
         raise ValueError("--samples has no limit: leave out --time-limit, or --samples for contests")
+    if samples is not None and optimization:
+        raise ValueError("--optimization is for contests: it changes how many samples are drawn")
 
 
 def _load(names: str, catalogue: Path | None, data: Path | None) -> list[ProblemSet]:
@@ -155,100 +149,22 @@ def _load(names: str, catalogue: Path | None, data: Path | None) -> list[Problem
     chosen = [load_set(name, known, data or shared_file("")) for name in wanted]
     if len({one.name for one in chosen}) < len(chosen):
         raise ValueError(f"--set {names}: two sets have one name")
+    for one in chosen:
+        _check_texts(one)
     return chosen
 
 
-def evaluate(
-    plan: Plan, finished: list[Finished], out: Path, seen: dict[str, list[str]], console: Console
-) -> dict[str, Any]:
-    """Judge all samples, write the run's files, give its figures."""
-    rule = prm_rule(finished[0].setup) if plan.samples is not None else None
-    outcomes: list[Outcome] = []
-    with Judge() as judge:
-        for one in finished:
-            scores = score_rest(one, one.job.folder(out), console) if rule is not None else {}
-            outcomes += outcomes_of(one, judge, scores, contest=plan.samples is None)
-    results = {
-        **plan.config(),
-        "repeat": plan.repeat,
-        "prm_rule": None if rule is None else str(rule),
-        "contests": [_contest(one) for one in finished],
-        "figures": summary(outcomes, samples=plan.samples, rule=rule, contaminated=seen, seed=plan.seed),
-    }
-    how = finished[0].setup.rule.aggregate
-    write_tables(out, outcomes, results, environment(plan.bundle), how)
-    return results
-
-
-def _contest(one: Finished) -> dict[str, Any]:
-    """What is told of each contest."""
-    contest = one.contest
-    return {
-        "set": one.job.problems.name,
-        "repeat": one.job.repeat,
-        "elapsed": contest.elapsed,
-        "time_limit": one.setup.settings.rules.time_limit,
-        "ready": contest.ready,
-        "starts": contest.starts,
-        "faults": list(contest.faults),
-        "notes": list(one.setup.notes),
-        "order": [name for name, _ in sorted(contest.problems.items(), key=lambda pair: pair[1].begun)],
-    }
-
-
-def show(results: dict[str, Any], console: Console) -> None:
-    """The figures that decide, on a terminal."""
-    table = Table(title=Text(f"{results['bundle']}, {results['mode']}"))
-    columns = ["set", "problems", "accuracy (95 %)", "pass@1", "loss", "N_eff"]
-    for name in columns:
-        table.add_column(name, justify="left" if name == "set" else "right")
-    for name, found in results["figures"].items():
-        attempts = found["attempts"]
-        table.add_row(
-            Text(name),
-            str(found["problems"]),
-            _spelled(found["accuracy"]),
-            _percent(attempts.get("pass_1")),
-            _percent(attempts.get("selection_loss")),
-            "-" if attempts.get("effective") is None else f"{attempts['effective']:.1f}",
-        )
-    console.print(table)
-    for name, found in results["figures"].items():
-        if "at_k" in found:
-            console.print(_at_k(name, found["at_k"]))
-        if found.get("missing"):
-            line = f"{name}: {found['missing']} samples failed or never were; they count as wrong"
-            console.print(Text(line, "bold red"))
-        if found.get("contaminated"):
-            clean = found["accuracy_clean"]
-            told = "none is left" if clean is None else f"{_spelled(clean)} without them"
-            line = f"{name}: {len(found['contaminated'])} problems were in the training data; {told}"
-            console.print(Text(line, "yellow"))
-        if found.get("least_difference") is not None:
-            line = (
-                f"{name}: shows a difference of {100 * found['least_difference']:.1f} points or more between "
-            )
-            console.print(line + "two such runs (power 0.8)", markup=False, highlight=False)
-    for fault in dict.fromkeys(fault for one in results["contests"] for fault in one["faults"]):
-        console.print(Text(f"fault: {fault}", "bold red"))
-
-
-def _at_k(name: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=Text(f"{name}: accuracy at k samples"))
-    kinds = [kind for kind in ("pass", "maj", "prm") if kind in rows[0]]
-    for title in ("k", *(f"{kind}@k" for kind in kinds)):
-        table.add_column(title, justify="right")
-    for row in rows:
-        table.add_row(str(row["k"]), *(_spelled(row[kind]) for kind in kinds))
-    return table
-
-
-def _spelled(found: dict[str, float]) -> str:
-    return f"{100 * found['mean']:.1f} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _check_texts(problems: ProblemSet) -> None:
+    """Half a surrogate pair, which JSON can hold, is no character: no file, table or gateway takes it."""
+    for number, item in enumerate(problems.items, 1):
+        for what, text in (("id", item.id), ("problem", item.text)):
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"set {problems.name}, problem {number}: its {what} holds half a character "
+                    f"({text[error.start]!a} at {error.start}); mend the file"
+                ) from None
 
 
 if __name__ == "__main__":

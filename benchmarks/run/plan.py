@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,7 +188,10 @@ def opened(out: Path, plan: Plan) -> Iterator[None]:
         except BlockingIOError:
             raise ValueError(f"--out {out}: another run is writing there; wait, or name another") from None
         _check_folder(out, config)
-        write_text(out / CONFIG, json.dumps({**config, "repeat": plan.repeat}, indent=2) + "\n")
+        try:
+            write_text(out / CONFIG, json.dumps({**config, "repeat": plan.repeat}, indent=2) + "\n")
+        except OSError as error:
+            raise ValueError(f"--out {out}: cannot write there: {error.strerror}") from None
         yield
     finally:
         os.close(handle)
@@ -196,7 +200,9 @@ def opened(out: Path, plan: Plan) -> Iterator[None]:
 def _check_folder(out: Path, config: dict[str, Any]) -> None:
     path = out / CONFIG
     if not path.is_file():
-        if any(item.name != ".lock" for item in out.iterdir()):
+        # A process that was killed in the middle of writing leaves its half of a file.
+        own = re.compile(rf"\.lock|\.{re.escape(CONFIG)}\..*\.tmp")
+        if any(not own.fullmatch(item.name) for item in out.iterdir()):
             raise ValueError(f"--out {out} holds other files and no {CONFIG}; name a new folder")
         return
     try:

@@ -46,16 +46,39 @@ def load_run(folder: Path) -> LoadedRun:
     import polars as pl
 
     try:
-        results = json.loads((folder / RESULTS).read_bytes())
+        results = _checked(json.loads((folder / RESULTS).read_bytes()))
         table = pl.read_csv(folder / ANSWERS, schema_overrides={"id": pl.String, "set": pl.String})
         cells: dict[str, dict[tuple[str, int], bool]] = {}
         for name, repeat, identifier, right in table.select("set", "repeat", "id", "right").iter_rows():
             cells.setdefault(name, {})[identifier, repeat] = right
         sets = {name: _graded(found) for name, found in cells.items()}
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        _check_whole(results, sets)
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         first = str(error).partition("\n")[0][:200]
         raise ValueError(f"{folder} holds no finished run of benchmarks.run: {first}") from None
     return LoadedRun(folder, results, sets)
+
+
+def _checked(results: Any) -> dict[str, Any]:
+    """The results, if they have the parts that every reader asks for."""
+    parts = {"repeat": int, "sets": dict, "figures": dict, "contests": list}
+    for part, kind in parts.items():
+        if not isinstance(results, dict) or not isinstance(results.get(part), kind):
+            raise ValueError(f"{RESULTS} has no {part}: it is damaged, or of another version")
+    found: dict[str, Any] = results
+    return found
+
+
+def _check_whole(results: Mapping[str, Any], sets: Mapping[str, Graded]) -> None:
+    """Refuse answers of which some got lost: what is left would be taken for the whole."""
+    for name, known in results["sets"].items():
+        wanted = (results["repeat"], known["problems"])
+        if name not in sets or sets[name].right.shape != wanted:
+            held = sets[name].right.shape if name in sets else (0, 0)
+            raise ValueError(
+                f"{ANSWERS} has answers to {held[1]} problems in {held[0]} repeats of set {name}, and "
+                f"{RESULTS} tells of {wanted[1]} in {wanted[0]}"
+            )
 
 
 def _graded(cells: Mapping[tuple[str, int], bool]) -> Graded:

@@ -6,20 +6,26 @@ Every combination of the values given is a scenario; all scenarios play the same
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
 from benchmarks.run.durations import parse_duration, spell_duration
+from benchmarks.simulator.against import Prediction, predict
 from benchmarks.simulator.check import Checked, check, read_contests, run_overrides
-from benchmarks.simulator.contest import ORDERS, Order
+from benchmarks.simulator.contest import ORDERS, Machine, Order
+from benchmarks.simulator.opinions import Heard, read_heard, require_heard
 from benchmarks.simulator.pool import Pools, read_pools
-from benchmarks.simulator.recording import read_recording
+from benchmarks.simulator.prm_time import recorded_prm_speed
+from benchmarks.simulator.recording import Taken, read_recording
 from benchmarks.simulator.scenarios import Scenario, evaluate, grid, play
-from benchmarks.simulator.showing import report, show, spelled, table, tell
+from benchmarks.simulator.showing import report, show, spelled, table, tell, tell_predictions
 from benchmarks.simulator.throughput import parse_throughput
 from submission.bundle import Bundle
 from submission.cli import run
@@ -36,6 +42,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 REPEATED = (
     "Over {least} attempts: some problems' recorded samples are asked again, which says less than new ones."
 )
+UNTIMED = "PRM scores take no time here: the recording does not tell how fast they came, --prm-speed does."
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -70,6 +77,15 @@ def main(
     load: Annotated[
         str, typer.Option(help="Time that the engine loads. Default: as recorded, or none.")
     ] = "",
+    prm_speed: Annotated[
+        float | None, typer.Option("--prm-speed", help="Tokens that the PRM scores in a second.")
+    ] = None,
+    without_opinions: Annotated[
+        bool, typer.Option("--without-opinions", help="Play the solvers alone, whoever else the team has.")
+    ] = False,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="A run that was played: predict its times. Repeatable.")
+    ] = None,
     answers: Annotated[
         Path | None, typer.Option(help="csv of id and answer, for a contest's journal.")
     ] = None,
@@ -90,23 +106,26 @@ def main(
     measured = parse_throughput(throughput) if throughput else None
     taken = read_recording(recordings, answers)
     pools = read_pools(taken, measured=measured, half=half)
-    reals = {path: read_contests(path) for path in folders}
-    loading = max((one.begun for found in reals.values() for one in found), default=0.0)
-    loading = parse_duration(load) if load else loading
+    heard = [] if without_opinions else read_heard(list(folders), taken)
+    _refuse([scenario.settings(settings) for scenario in scenarios], heard, alone=without_opinions)
+    machine = replace(_machine(pools, list(folders), load, prm_speed), heard=tuple(heard))
     checked: list[Checked] = []
     # The speed of another engine says nothing of the contests that were played.
     for path, overrides in folders.items() if measured is None else ():
         played = ContestSettings.load(file, overrides)
-        checked += [check(real, taken, pools.throughput, played, rule) for real in reals[path]]
+        checked += [check(real, taken, machine, played, rule) for real in read_contests(path)]
+    predictions = _predictions(against or [], taken, machine, file, rule, seed)
     size = problems or len(pools.problems)
     console = Console()
+    loads = spell_duration(machine.load_seconds)
     told = {
         "recording": f"{len(taken)} samples of {len(pools.problems)} problems",
-        "engine": f"{spelled(pools.throughput)} ({pools.source}); loads in {spell_duration(loading)}",
+        "engine": f"{spelled(pools.throughput)} ({pools.source}); loads in {loads}",
         "contest": f"{size} problems, answers by {rule}, seed {seed}",
     }
-    notes = _notes(pools, scenarios, settings)
+    notes = _notes(pools, scenarios, settings, machine.prm_speed)
     tell(told, notes, checked, console)
+    tell_predictions(predictions, console)
     results = []
     with console.status("contests"):
         for one in scenarios:
@@ -116,15 +135,65 @@ def main(
                 settings,
                 size=size,
                 contests=contests,
-                load_seconds=loading,
+                machine=machine,
                 rule=rule,
                 seed=seed,
             )
             results.append(evaluate(one, list(found), seed=seed))
     show(table(results, size, settings.solver.attempts), console)
     if json_path is not None:
-        figures = report(results, told, notes, checked, pools.throughput)
+        figures = report(results, told, notes, checked, pools.throughput, predictions)
         write_text(json_path, json.dumps(figures, indent=1, allow_nan=False) + "\n")
+
+
+def _machine(pools: Pools, folders: Sequence[Path], load: str, prm_speed: float | None) -> Machine:
+    """What was recorded on, as far as the runs in these folders and the command line tell."""
+    played = [one for folder in folders for one in read_contests(folder, samples=True)]
+    return Machine(
+        pools.throughput,
+        load_seconds=parse_duration(load) if load else max((one.begun for one in played), default=0.0),
+        between=median(one.between for one in played) if played else 0.0,
+        prm_speed=_prm_speed(prm_speed, folders),
+    )
+
+
+def _predictions(
+    folders: Sequence[Path],
+    recorded: Sequence[Taken],
+    machine: Machine,
+    file: Path | None,
+    rule: Rule,
+    seed: int,
+) -> list[Prediction]:
+    """Of every contest in the folders of `--against`."""
+    found: list[Prediction] = []
+    for folder in folders:
+        settings = ContestSettings.load(file, run_overrides(folder, file))
+        played = read_recording([folder])
+        found += [
+            predict(real, played, recorded, machine, settings, rule, seed=seed)
+            for real in read_contests(folder)
+        ]
+    return found
+
+
+def _refuse(chosen: Sequence[ContestSettings], heard: Sequence[Heard], *, alone: bool) -> None:
+    """What the recording cannot play is told, not left out."""
+    for settings in chosen:
+        if settings.prm.swap:
+            raise ValueError(
+                "prm.swap: changing places on the GPU is not simulated; --setting prm.swap=false plays "
+                "without it, as if the PRM had a GPU of its own"
+            )
+        if not alone:
+            require_heard(settings, heard)
+
+
+def _prm_speed(given: float | None, folders: Sequence[Path]) -> float:
+    """Tokens a second: given, or as the recordings' journals tell; infinite where nobody says."""
+    if given is not None and not 0 < given < math.inf:
+        raise ValueError(f"--prm-speed {given}: must be positive tokens a second")
+    return given or recorded_prm_speed(folders) or math.inf
 
 
 def _settings_file(bundle: Path | None, profile: str | None) -> Path | None:
@@ -184,10 +253,17 @@ def _order(text: str) -> Order:
     raise ValueError(f"--orders {text!r}: choose among {', '.join(ORDERS)}")
 
 
-def _notes(pools: Pools, scenarios: Sequence[Scenario], settings: ContestSettings) -> list[str]:
+def _notes(
+    pools: Pools, scenarios: Sequence[Scenario], settings: ContestSettings, prm_speed: float
+) -> list[str]:
     least = min(len(problem.samples) for problem in pools.problems)
     most = max(scenario.settings(settings).solver.attempts for scenario in scenarios)
-    return [*pools.notes, *([REPEATED.format(least=least)] if most > least else [])]
+    scored = any(sample.steps for problem in pools.problems for sample in problem.samples)
+    return [
+        *pools.notes,
+        *([REPEATED.format(least=least)] if most > least else []),
+        *([UNTIMED] if scored and math.isinf(prm_speed) else []),
+    ]
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ time at which it did. What is compared is the time of the last answer.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.run.optimization import optimization_overrides
@@ -16,7 +18,6 @@ from benchmarks.run.tables import ANSWERS, RESULTS, SAMPLES
 from benchmarks.simulator.contest import Entry, Machine, simulate
 from benchmarks.simulator.pool import PoolProblem, PoolSample, make_pools
 from benchmarks.simulator.recording import Taken
-from benchmarks.simulator.throughput import Throughput
 from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestSettings
 
@@ -35,6 +36,8 @@ class Real:
         seconds: of the contest at the last answer.
         begun: seconds of the contest when the first problem's sampling began: the engine was loaded.
         time_limit: seconds.
+        spans: of each problem of `order`: seconds of the contest when its sampling began, and when it was
+            answered; only of those that were asked.
     """
 
     name: str
@@ -43,6 +46,13 @@ class Real:
     seconds: float
     begun: float
     time_limit: float
+    spans: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def between(self) -> float:
+        """Seconds from an answer to the next problem's sampling, in the middle: gateway, journal, budget."""
+        gaps = [max(0.0, after[0] - before[1]) for before, after in pairwise(self.spans)]
+        return median(gaps) if gaps else 0.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,8 @@ class Checked:
         return self.simulated / self.real - 1
 
 
-def read_contests(folder: Path) -> list[Real]:
-    """The contests of a run's folder; none of a run of samples without a limit.
+def read_contests(folder: Path, *, samples: bool = False) -> list[Real]:
+    """The contests of a run's folder; those of a run of samples without a limit only where `samples` is set.
 
     Raises:
         ValueError: the folder holds no finished run.
@@ -70,15 +80,16 @@ def read_contests(folder: Path) -> list[Real]:
 
     try:
         results = json.loads((folder / RESULTS).read_bytes())
-        if results["mode"] != "contest":
+        if results["mode"] != "contest" and not samples:
             return []
         table = pl.read_csv(folder / ANSWERS, schema_overrides={"id": pl.String, "set": pl.String})
-        begun = (pl.col("answered") - pl.col("seconds")).min()
-        ends = table.group_by("set", "repeat").agg(begun.alias("begun"), pl.col("answered").max()).iter_rows()
-        times = {(name, repeat): (begun, answered) for name, repeat, begun, answered in ends}
+        rows = table.select("set", "repeat", "id", "answered", "seconds").iter_rows()
+        spans: dict[tuple[str, int], dict[str, tuple[float, float]]] = {}
+        for name, repeat, identifier, answered, seconds in rows:
+            spans.setdefault((name, repeat), {})[identifier] = (answered - seconds, answered)
         several = len(results["figures"]) > 1
         return [
-            _real(one, folder / SAMPLES, *times[one["set"], one["repeat"]], several=several)
+            _real(one, folder / SAMPLES, spans[one["set"], one["repeat"]], several=several)
             for one in results["contests"]
         ]
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
@@ -86,15 +97,18 @@ def read_contests(folder: Path) -> list[Real]:
         raise ValueError(f"{folder} holds no finished run of benchmarks.run: {first}") from None
 
 
-def _real(one: dict[str, Any], samples: Path, begun: float, seconds: float, *, several: bool) -> Real:
+def _real(
+    one: dict[str, Any], samples: Path, spans: Mapping[str, tuple[float, float]], *, several: bool
+) -> Real:
     prefix = f"{one['set']}/" if several else ""
     return Real(
         name=f"{one['set']}-{one['repeat']}",
         contest=f"{samples}/{one['set']}/{one['repeat']}",
         order=tuple(prefix + identifier for identifier in one["order"]),
-        seconds=seconds,
-        begun=begun,
+        seconds=max(answered for _, answered in spans.values()),
+        begun=min(begun for begun, _ in spans.values()),
         time_limit=one["time_limit"],
+        spans=tuple(spans[identifier] for identifier in one["order"] if identifier in spans),
     )
 
 
@@ -121,7 +135,7 @@ def run_overrides(folder: Path, settings: Path | None) -> list[str]:
 def check(
     real: Real,
     taken: Sequence[Taken],
-    throughput: Throughput,
+    machine: Machine,
     settings: ContestSettings,
     rule: Rule = PLAIN,
 ) -> Checked:
@@ -130,15 +144,19 @@ def check(
     Args:
         real: what was played.
         taken: samples, of this contest and perhaps of others.
-        throughput: of the engine, fitted or given.
+        machine: of the recording; loading and the time between problems are the contest's own.
         settings: with which it was played.
         rule: how answers were chosen.
     """
     own = sorted((one for one in taken if one.contest == real.contest), key=lambda one: one.attempt)
-    by_id = {problem.id: problem for problem in make_pools(own, throughput, keep_cut=True)[0]} if own else {}
+    by_id = (
+        {problem.id: problem for problem in make_pools(own, machine.throughput, keep_cut=True)[0]}
+        if own
+        else {}
+    )
     problems = [by_id.get(name, PoolProblem(name, (NOTHING,))) for name in real.order]
     entries = [Entry(problem, problem.id, problem.samples) for problem in problems]
     rules = settings.rules.model_copy(update={"time_limit": real.time_limit})
-    machine = Machine(throughput, load_seconds=real.begun)
+    machine = replace(machine, load_seconds=real.begun, between=real.between)
     found = simulate(entries, settings.model_copy(update={"rules": rules}), machine, rule)
     return Checked(real.name, real.seconds, found.seconds, found.right)

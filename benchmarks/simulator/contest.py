@@ -1,15 +1,16 @@
 """One contest from pools of recorded samples: the contest's own code, on a virtual clock."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, get_args
 
 from benchmarks.simulator.engine import RecordedScorer, SimulatedEngine
+from benchmarks.simulator.opinions import Heard, Opinions, played_team
 from benchmarks.simulator.pool import RIGHT, PoolProblem, PoolSample
 from benchmarks.simulator.throughput import Throughput
-from submission.agents.team import Team
 from submission.clock import VirtualLoop
 from submission.contest import Contest
 from submission.journal import Journal
@@ -39,11 +40,17 @@ class Machine:
         throughput: of the engine.
         slower: how many times as long everything takes that the engine does.
         load_seconds: for the engine to load.
+        between: seconds from an answer to the next problem.
+        prm_speed: tokens a second of the process reward model, on the recorded machine.
+        heard: opinions of verifiers and selectors; without any, the solvers play alone.
     """
 
     throughput: Throughput
     slower: float = 1.0
     load_seconds: float = 0.0
+    between: float = 0.0
+    prm_speed: float = math.inf
+    heard: tuple[Heard, ...] = ()
 
     def rate(self, running: int) -> float:
         """Seconds of work alone on the recorded engine that each of `running` samples gets in a second."""
@@ -133,18 +140,22 @@ def simulate(
     """
     loop = VirtualLoop()
     try:
-        return loop.run_until_complete(_play(entries, playable(settings, len(entries)), machine, rule))
+        return loop.run_until_complete(_play(entries, _settings(settings, entries, machine), machine, rule))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
-def playable(settings: ContestSettings, problems: int) -> ContestSettings:
-    """The settings, less what no recording can play: tools, verifiers, selectors, a swap on the GPU.
+def _settings(settings: ContestSettings, entries: Sequence[Entry], machine: Machine) -> ContestSettings:
+    return playable(settings, len(entries), opinions=bool(machine.heard))
 
-    The number of problems is announced; answers are numbers that stand for the recorded ones.
+
+def playable(settings: ContestSettings, problems: int, *, opinions: bool = False) -> ContestSettings:
+    """The settings, less what no recording can play: tools, a swap on the GPU.
+
+    The number of problems is announced; answers are numbers that stand for the recorded ones. Verifiers and
+    selectors stay where `opinions` of theirs are recorded.
     """
-    solvers = tuple(role.model_copy(update={"tools": "none"}) for role in settings.team.of("solve"))
     rules = settings.rules.model_copy(
         update={
             "expected_problems": problems,
@@ -156,7 +167,7 @@ def playable(settings: ContestSettings, problems: int) -> ContestSettings:
     return settings.model_copy(
         update={
             "rules": rules,
-            "team": Team(roles=solvers),
+            "team": played_team(settings.team, opinions=opinions),
             "prm": settings.prm.model_copy(update={"swap": False}),
             # The texts are not the model's own: no number in them may vote.
             "solver": settings.solver.model_copy(update={"last_number": False}),
@@ -183,21 +194,39 @@ async def _play(
     samples = {entry.name: entry.samples for entry in entries}
     assert len(samples) == len(entries), "names are unique"
     engine = SimulatedEngine(
-        samples, machine.rate, places=settings.engine.max_num_seqs, load_seconds=machine.load_seconds
+        samples,
+        machine.rate,
+        places=settings.engine.max_num_seqs,
+        load_seconds=machine.load_seconds,
+        opinion=_opinion(entries, machine) if machine.heard else None,
     )
     scored = any(sample.steps for found in samples.values() for sample in found)
-    scorer = RecordedScorer(samples) if scored else None
+    scorer = RecordedScorer(samples, machine.slower / machine.prm_speed) if scored else None
     journal = _Facts()
     contest = Contest(settings, engine, journal, loop.time, None, scorer, rule)
     contest.start()
     answered = []
     try:
-        for entry in entries:
+        for number, entry in enumerate(entries):
+            if number:
+                await asyncio.sleep(machine.between)
             answer = await contest.answer(entry.name, f"Recorded problem {entry.name}")
             answered.append(_answered(entry, answer, journal.answers[entry.name]))
     finally:
         await contest.close()
     return Simulated(tuple(answered), answered[-1].at if answered else 0.0)
+
+
+def _opinion(entries: Sequence[Entry], machine: Machine) -> Callable[[str, str, int], PoolSample]:
+    """What the simulated engine is told of verifiers and selectors."""
+    pools = {entry.name: entry.problem for entry in entries}
+    opinions = Opinions(machine.heard, {problem.id: problem.codes for problem in pools.values()})
+
+    def opinion(name: str, prompt: str, attempt: int) -> PoolSample:
+        text, one = opinions.say(pools[name].id, prompt, attempt)
+        return PoolSample(text, None, tokens=one.tokens, work=one.work(machine.throughput))
+
+    return opinion
 
 
 def _answered(entry: Entry, answer: int, facts: Mapping[str, Any]) -> Answered:

@@ -7,11 +7,13 @@ import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from benchmarks.simulator.pool import PoolSample
-from submission.engines.base import Chunk, EngineError, SampleRequest
+from submission.engines.base import Chunk, EngineError, Message, SampleRequest
 from submission.engines.replay import CHUNKS, ReplayEngine
 
 TINY = 1e-9
 """Of the work done: rounding in sums of times, below what a loop's timers tell apart."""
+OPINIONS = 10_000
+"""Attempts from here on are those of `submission.solving.second_look`."""
 
 
 class SharedClock:
@@ -92,6 +94,7 @@ class SimulatedEngine(ReplayEngine):
         rate: seconds of work alone that each of so many samples gets done in a second.
         places: samples that the engine runs at once; more of them wait their turn.
         load_seconds: what `start` takes.
+        opinion: what a verifier or selector writes, from problem, prompt and attempt; None where nobody asks.
     """
 
     def __init__(
@@ -101,18 +104,23 @@ class SimulatedEngine(ReplayEngine):
         *,
         places: int,
         load_seconds: float = 0.0,
+        opinion: Callable[[str, str, int], PoolSample] | None = None,
     ) -> None:
         super().__init__({}, load_seconds=load_seconds)
         self._samples = samples
         self._clock = SharedClock(rate)
         self._places = asyncio.Semaphore(places)
+        self._opinion = opinion
+
+    def encode_chat(self, messages: Sequence[Message], *, tools: bool = False) -> list[int]:
+        """The characters themselves where opinions are asked for: what is asked must be read again."""
+        if self._opinion is None:
+            return super().encode_chat(messages, tools=tools)
+        return [ord(char) for message in messages for char in message.content]
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         """Play one sample in equal parts of its work; what does not end by itself hangs at its last part."""
-        samples = self._samples.get(request.problem)
-        if not samples:
-            raise EngineError(f"the recording holds no sample of problem {request.problem!r}")
-        sample = samples[request.attempt % len(samples)]
+        sample = self._sample(request)
         tokens = min(sample.tokens, request.sampling.max_tokens)
         short = tokens < sample.tokens
         work = sample.work * tokens / sample.tokens if short else sample.work
@@ -133,6 +141,14 @@ class SimulatedEngine(ReplayEngine):
         finally:
             self._running.pop(request.request_id, None)
 
+    def _sample(self, request: SampleRequest) -> PoolSample:
+        if self._opinion is not None and request.attempt >= OPINIONS:
+            return self._opinion(request.problem, "".join(map(chr, request.prompt)), request.attempt)
+        samples = self._samples.get(request.problem)
+        if not samples:
+            raise EngineError(f"the recording holds no sample of problem {request.problem!r}")
+        return samples[request.attempt % len(samples)]
+
 
 def _chunk(sample: PoolSample, tokens: int, part: int, *, short: bool) -> Chunk:
     """The part's tokens; the text comes with the last one, and not at all where the length was cut."""
@@ -145,17 +161,28 @@ def _chunk(sample: PoolSample, tokens: int, part: int, *, short: bool) -> Chunk:
 
 
 class RecordedScorer:
-    """Gives the recorded scores of the recorded samples, in no time; it is told nothing but their texts."""
+    """Gives the recorded scores of the recorded samples; it is told nothing but their texts.
 
-    def __init__(self, samples: Mapping[str, Sequence[PoolSample]]) -> None:
-        self._steps = {one.text: list(one.steps) for found in samples.values() for one in found}
+    Args:
+        samples: of every problem.
+        seconds_a_token: of a completion; batches are scored one after the other. That the PRM slows down an
+            engine on the same processor is not played.
+    """
+
+    def __init__(self, samples: Mapping[str, Sequence[PoolSample]], seconds_a_token: float = 0.0) -> None:
+        self._known = {one.text: one for found in samples.values() for one in found}
+        self._seconds = seconds_a_token
+        self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Nothing to load."""
 
     async def score_steps(self, problem: str, completions: Sequence[str]) -> list[list[float]]:  # noqa: ARG002
         """What was recorded; nothing for a sample that was not scored."""
-        return [self._steps.get(text, []) for text in completions]
+        scored = [self._known[text] for text in completions if text in self._known]
+        async with self._turn:
+            await asyncio.sleep(self._seconds * sum(one.tokens for one in scored if one.steps))
+        return [list(self._known[text].steps) if text in self._known else [] for text in completions]
 
     async def close(self) -> None:
         """Nothing to free."""

@@ -1,8 +1,8 @@
 """From recorded samples to pools that contests draw from: their answers as votes, their work on an engine."""
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from benchmarks.simulator.recording import Taken
 from benchmarks.simulator.throughput import (
@@ -46,10 +46,11 @@ class PoolSample:
 
 @dataclass(frozen=True)
 class PoolProblem:
-    """A problem and what may be drawn for it."""
+    """A problem and what may be drawn for it; `codes`: the number that stands for each spelled answer."""
 
     id: str
     samples: tuple[PoolSample, ...]
+    codes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pass_rate(self) -> float:
@@ -113,12 +114,17 @@ def make_pools(
     kept: dict[str, list[PoolSample]] = {}
     cut: dict[str, list[PoolSample]] = {}
     codes: dict[str, dict[Hashable, int]] = {}
+    spelled: dict[str, dict[str, int]] = {}
     for index, (one, life) in enumerate(zip(taken, _lives(taken), strict=True)):
         work = one.tokens / throughput.speed(1) if by_tokens else seconds_alone(life, throughput)
         sample = _sample(one, index, codes.setdefault(one.problem, {}), work)
         kept.setdefault(one.problem, [])
+        if sample.answer is not None:
+            spelled.setdefault(one.problem, {})[str(one.answer)] = sample.answer
         (kept if one.ended or keep_cut else cut).setdefault(one.problem, []).append(sample)
-    problems = tuple(PoolProblem(name, tuple(found or cut[name])) for name, found in kept.items())
+    problems = tuple(
+        PoolProblem(name, tuple(found or cut[name]), spelled.get(name, {})) for name, found in kept.items()
+    )
     return problems, _notes(sum(map(len, cut.values())), len(taken), sum(not one for one in kept.values()))
 
 
@@ -173,9 +179,10 @@ def _throughput(
         return measured, "given"
     timed = all(math.isfinite(one.begun) for one in taken)
     pairs = [(float(one.tokens), life) for one, life in zip(taken, _lives(taken), strict=True)]
-    fitted = fit_curve(pairs) if timed and half is None else None
+    groups = [(one.contest, one.problem) for one in taken]
+    fitted = fit_curve(pairs, groups) if timed and half is None else None
     if fitted is not None:
-        return fitted, "fitted to the recording"
+        return fitted.curve, "fitted to the recording"
     # Only ratios of its speeds count where samples have their own seconds; the mean is for the reader.
     shape = Curve(1.0, ASSUMED_HALF if half is None else half)
     seconds = math.fsum(seconds_alone(life, shape) for _, life in pairs)

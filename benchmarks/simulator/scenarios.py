@@ -3,7 +3,7 @@
 import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.simulator.contest import Machine, Order, Simulated, draw_contest, simulate
@@ -109,7 +109,7 @@ def play(
     *,
     size: int,
     contests: int,
-    load_seconds: float = 0.0,
+    machine: Machine | None = None,
     rule: Rule = PLAIN,
     seed: int = 0,
 ) -> Iterator[Simulated]:
@@ -121,12 +121,13 @@ def play(
         settings: of the contest, but for the scenario's.
         size: problems of a contest.
         contests: how many.
-        load_seconds: for the engine to load, on the recorded machine or a slower one alike.
+        machine: the recorded one; None has the pools' engine, loads at once and waits for nothing else. A
+            slower one loads as fast.
         rule: how answers are chosen.
         seed: of all draws.
     """
     chosen = scenario.settings(settings)
-    machine = Machine(pools.throughput, scenario.slower, load_seconds)
+    machine = replace(machine or Machine(pools.throughput), slower=scenario.slower)
     for number in range(contests):
         entries = draw_contest(
             pools.problems, size, chosen.solver.attempts, scenario.order, f"{seed}/{number}"

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.simulator.against import Prediction, prediction_facts
 from benchmarks.simulator.check import Checked
 from benchmarks.simulator.scenarios import Result, facts
 from benchmarks.simulator.throughput import Curve, Throughput
@@ -39,6 +40,46 @@ def tell(told: Mapping[str, str], notes: Sequence[str], checked: Sequence[Checke
         console.print(Text(f"check      {one.name}: {line}", style), soft_wrap=True)
     for note in notes:
         console.print(Text(f"note: {note}", "yellow"), soft_wrap=True)
+
+
+def told_of(one: Prediction) -> list[str]:
+    """A predicted contest in lines: how far off the times are, and what the difference is made of."""
+    spread = f" (draws {one.low:.1f} to {one.high:.1f})" if one.low < one.high else ""
+    same = "the same samples as recorded" if spread == "" else "other samples than recorded"
+    return [
+        f"{one.name}: predicted {one.predicted:.1f} s{spread}, real {one.real:.1f} s ({_signed(one.error)}); "
+        f"{same} ({one.alike:.0%} alike)",
+        f"  without loading {_signed(one.sampling_error)}; loading predicted {one.loading[1]:.1f} s, "
+        f"real {one.loading[0]:.1f} s",
+        f"  a token took {one.pace:.2f} times as long as in the recording, company taken out; at that pace "
+        f"{_signed(one.rest)}",
+    ]
+
+
+def against_table(one: Prediction) -> Table:
+    """Each problem's seconds."""
+    found = Table(title=Text(f"{one.name}: seconds of each problem"))
+    for name in ("problem", "predicted", "real", "predicted / real"):
+        found.add_column(name, justify="left" if name == "problem" else "right")
+    for time in one.problems:
+        ratio = f"{time.predicted / time.real:.2f}" if time.real > 0 else "-"
+        found.add_row(Text(time.id), f"{time.predicted:.2f}", f"{time.real:.2f}", ratio)
+    return found
+
+
+def tell_predictions(predictions: Sequence[Prediction], console: Console) -> None:
+    """All of it."""
+    for one in predictions:
+        head, *rest = told_of(one)
+        style = "green" if abs(one.sampling_error) <= CLOSE else "bold red"
+        console.print(Text(f"against    {head}", style), soft_wrap=True)
+        for line in rest:
+            console.print(Text(f"         {line}"), soft_wrap=True)
+        show(against_table(one), console)
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f} %"
 
 
 def table(results: Sequence[Result], size: int, attempts: int) -> Table:
@@ -75,7 +116,7 @@ def table(results: Sequence[Result], size: int, attempts: int) -> Table:
 def show(found: Table, console: Console) -> None:
     """Print a table whole: a cell that is cut short tells nothing, and a file has no width."""
     wide = console.measure(found, options=console.options.update(max_width=WIDEST)).maximum
-    Console(width=max(wide, console.width), file=console.file).print(found)
+    Console(width=max(wide, console.width), file=console.file, quiet=console.quiet).print(found)
 
 
 def report(
@@ -84,6 +125,7 @@ def report(
     notes: Sequence[str],
     checked: Sequence[Checked],
     throughput: Throughput,
+    predictions: Sequence[Prediction] = (),
 ) -> dict[str, Any]:
     """All figures, ready for JSON; scenarios that differ in their time limit alone follow each other."""
     counts = (1, 2, 4, 8, 16, 32, 64)
@@ -95,5 +137,6 @@ def report(
             {"name": one.name, "real": one.real, "simulated": one.simulated, "error": one.error}
             for one in checked
         ],
+        "against": [prediction_facts(one) for one in predictions],
         "scenarios": [facts(result) for result in results],
     }

@@ -2,15 +2,16 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 from typing import Protocol
 
 LEAST_HALF, MOST_HALF = 0.25, 4096.0
 """Bounds of a fit: below, more samples make less of everything; above, none slows another."""
 GRID = 60
-STEPS = 40
+STEPS = 24
 LEAST_SAMPLES = 8
 LEAST_RANGE = 1.5
 """Between the lowest and highest mean concurrency of the samples, for a fit to say anything."""
@@ -116,40 +117,113 @@ def seconds_alone(occupancy: Occupancy, throughput: Throughput) -> float:
     return math.fsum(spent * throughput.speed(running) / single for running, spent in occupancy.items())
 
 
-def fit_curve(samples: Sequence[tuple[float, Occupancy]]) -> Curve | None:
+@dataclass(frozen=True)
+class Fit:
+    """A curve, and `first`: as many tokens as a sample could write in the time before its first one."""
+
+    curve: Curve
+    first: float
+
+
+def fit_curve(samples: Sequence[tuple[float, Occupancy]], groups: Sequence[Hashable] = ()) -> Fit | None:
     """The curve by which the samples' speeds alone differ least: least squares of their logarithms.
+
+    A sample waits for its prompt to be read before it writes, which makes short ones look slow: that wait is
+    fitted along. Long samples say more than short ones, so each counts by its seconds alone.
 
     Args:
         samples: (tokens, occupancy) of each; those without tokens or seconds are passed over.
+        groups: of each sample, what it was drawn in: a machine that drifts from one to the next does not
+            bend the curve, where samples of one group had different company. Empty: all are one group.
 
     Returns:
         None where the samples do not tell: too few, or all at one concurrency.
     """
-    known = [(tokens, life) for tokens, life in samples if tokens > 0 and math.fsum(life.values()) > 0]
-    means = [
-        math.fsum(running * spent for running, spent in life.items()) / math.fsum(life.values())
-        for _, life in known
+    labels = groups or [0] * len(samples)
+    known = [
+        (tokens, life, label)
+        for (tokens, life), label in zip(samples, labels, strict=True)
+        if tokens > 0 and math.fsum(life.values()) > 0
     ]
-    if len(known) < LEAST_SAMPLES or max(means) < LEAST_RANGE * min(means):
+    telling = _telling(known)
+    if not telling and len({label for _, _, label in known}) > 1:
+        known = [(tokens, life, 0) for tokens, life, _ in known]
+        telling = _telling(known)
+    if not telling:
         return None
+    table = _Table(telling)
+    most = math.log1p(median(tokens for tokens, _, _ in telling))
+
+    def waiting(log_half: float) -> float:
+        return _least(lambda at: table.spread(log_half, at)[0], 0.0, most)
+
     low, high = math.log(LEAST_HALF), math.log(MOST_HALF)
     step = (high - low) / GRID
-    best = min((low + number * step for number in range(GRID + 1)), key=lambda at: _spread(known, at)[0])
-    left, right = max(low, best - step), min(high, best + step)
+    best = min(
+        (low + number * step for number in range(GRID + 1)),
+        key=lambda at: table.spread(at, waiting(at))[0],
+    )
+    # The least spread lies between the neighbours of the grid's best.
+    half = _least(lambda at: table.spread(at, waiting(at))[0], max(low, best - step), min(high, best + step))
+    wait = waiting(half)
+    return Fit(Curve(math.exp(table.spread(half, wait)[1]), math.exp(half)), math.expm1(wait))
+
+
+def _least(value: Callable[[float], float], left: float, right: float) -> float:
+    """Where it is least, by thirds: it falls and then rises between the two."""
     for _ in range(STEPS):
-        # A third each time: the least spread lies between the neighbours of the grid's best.
         first, second = left + (right - left) / 3, right - (right - left) / 3
-        if _spread(known, first)[0] <= _spread(known, second)[0]:
+        if value(first) <= value(second):
             right = second
         else:
             left = first
-    middle = (left + right) / 2
-    return Curve(math.exp(_spread(known, middle)[1]), math.exp(middle))
+    return (left + right) / 2
 
 
-def _spread(samples: Sequence[tuple[float, Occupancy]], log_half: float) -> tuple[float, float]:
-    """Variance and mean of the logarithm of the samples' speeds alone."""
-    curve = Curve(1.0, math.exp(log_half))
-    speeds = [math.log(tokens / seconds_alone(life, curve)) for tokens, life in samples]
-    mean = math.fsum(speeds) / len(speeds)
-    return math.fsum((speed - mean) ** 2 for speed in speeds) / len(speeds), mean
+_Known = tuple[float, Occupancy, Hashable]
+
+
+def _telling(known: Sequence[_Known]) -> list[_Known]:
+    """The samples of the groups whose members had different company; none where they are too few."""
+    found: list[_Known] = []
+    for label in dict.fromkeys(label for _, _, label in known):
+        own = [one for one in known if one[2] == label]
+        means = [
+            math.fsum(running * spent for running, spent in life.items()) / math.fsum(life.values())
+            for _, life, _ in own
+        ]
+        if max(means) >= LEAST_RANGE * min(means):
+            found += own
+    return found if len(found) >= LEAST_SAMPLES else []
+
+
+class _Table:
+    """Samples as arrays: a fit asks for their spread thousands of times."""
+
+    def __init__(self, known: Sequence[_Known]) -> None:
+        import numpy as np
+
+        parts = [
+            (index, running, spent)
+            for index, (_, life, _) in enumerate(known)
+            for running, spent in life.items()
+        ]
+        self._owner = np.asarray([index for index, _, _ in parts])
+        self._others = np.asarray([running - 1.0 for _, running, _ in parts])
+        self._spent = np.asarray([spent for _, _, spent in parts])
+        self._tokens = np.asarray([tokens for tokens, _, _ in known])
+        labels = [label for _, _, label in known]
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+        self._group = np.asarray([numbers[label] for label in labels])
+
+    def spread(self, log_half: float, log_wait: float) -> tuple[float, float]:
+        """Variance within groups, and mean, of the logarithm of the samples' speeds alone."""
+        import numpy as np
+
+        alone = np.bincount(self._owner, self._spent / (1 + self._others / math.exp(log_half)))
+        speeds = np.log((self._tokens + math.expm1(log_wait)) / alone)
+        weights = np.bincount(self._group, alone)
+        means = np.bincount(self._group, alone * speeds) / weights
+        total = float(alone.sum())
+        residual = float((alone * (speeds - means[self._group]) ** 2).sum())
+        return residual / total, float((weights * means).sum()) / total

@@ -4,7 +4,8 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from submission.selection.statistics import Interval, bootstrap_interval
+from benchmarks.statistics.resampling import bootstrap
+from submission.selection.statistics import Interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,8 +45,8 @@ def accuracy_interval(
     """Mean accuracy with its interval, over the problems and the seeds that might have been drawn.
 
     Wilson's for one run of right and wrong answers, and where all are right or all wrong, since resampling
-    equal values says that there is no doubt; else the two-way bootstrap of `bootstrap_interval`, which is a
-    little wide where there are few runs, by design (Owen 2007).
+    equal values says that there is no doubt; else `bootstrap` with half a problem that is always right and
+    half a one that never is.
 
     Args:
         right: [runs, problems], 1 for a right answer, or a share in 0 to 1.
@@ -64,4 +65,4 @@ def accuracy_interval(
     settled = whole and float(right.mean()) in (0.0, 1.0)
     if (runs == 1 and whole) or settled:
         return wilson_interval(float(by_problem.sum()), problems, level)
-    return bootstrap_interval(right, repeats=repeats, seed=seed, level=level)
+    return bootstrap([(1.0, right)], prior=0.5, repeats=repeats, seed=seed, level=level)

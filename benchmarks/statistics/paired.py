@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from benchmarks.statistics.resampling import bootstrap
 from submission.selection.statistics import Interval, mcnemar
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Mean of second - first with the percentile interval of a paired bootstrap.
+    """Mean of second - first with the interval of a paired bootstrap.
 
-    Each draw takes problems with replacement, the same for both runs, and repeats of each run with
-    replacement, independently: repeats of different runs share nothing, problems do.
+    Each draw takes problems with replacement, the same for both runs, and of each run's repeats what sets
+    them apart (`bootstrap`), independently: repeats of different runs share nothing, problems do. Among the
+    problems is half a one where one answer more is right in the first run, and half a one for the second:
+    without them few differing problems, all in favour of one run, would leave no doubt (Bonett and Price
+    2012, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data").
 
     Args:
         first, second: [repeats, problems], 1 for a right answer; the same problems in the same order.
@@ -54,19 +58,10 @@ def paired_difference(
     Raises:
         ValueError: a table is empty, or the problems are not as many.
     """
-    import numpy as np
-
     _check(first, second)
-    random = np.random.default_rng(seed)
-    problems = first.shape[1]
-    by_problem = random.multinomial(problems, [1 / problems] * problems, size=repeats) / problems
-    means = np.zeros(repeats)
-    for table, sign in ((first, -1.0), (second, 1.0)):
-        runs = table.shape[0]
-        by_run = random.multinomial(runs, [1 / runs] * runs, size=repeats) / runs
-        means += sign * ((by_run @ table) * by_problem).sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(second.mean() - first.mean()), float(low), float(high))
+    answer = 1 / min(first.shape[0], second.shape[0])
+    tables = [(-1.0, first), (1.0, second)]
+    return bootstrap(tables, prior=answer, repeats=repeats, seed=seed, level=level)
 
 
 def discordance(first: "npt.NDArray[np.float64]", second: "npt.NDArray[np.float64]") -> float:

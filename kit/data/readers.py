@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kit.data.hub import loaded_rows
 from kit.data.labelled import LabelledSolution
 from kit.data.records import Record
 from kit.data.shapes import Fields, Row, RowError, Shape, answer_in, recognise, text_of
@@ -244,11 +245,11 @@ def placed_rows(source: str, split: str, *, streaming: bool) -> Iterator[tuple[s
         readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
         return readers[path.suffix](path)
     if path.is_dir():
-        return _loaded(source, None, split, streaming=False)
+        return loaded_rows(source, None, split, streaming=False)
     name = _HUB_NAME.fullmatch(source)
     if path.suffix in LOCAL_SUFFIXES or source.startswith((".", "/", "~")) or name is None:
         raise ValueError(f"there is no file or folder {source}")
-    return _loaded(name[1], name[2], split, streaming=streaming)
+    return loaded_rows(name[1], name[2], split, streaming=streaming)
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Row | RowError]]:
@@ -334,30 +335,3 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row | RowError]]:
     except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         place = f" after row {number}" if number else ""
         raise ValueError(f"{path} is no parquet file that can be read{place}: {str(error)[:200]}") from None
-
-
-def _loaded(
-    name: str, configuration: str | None, split: str, *, streaming: bool
-) -> Iterator[tuple[str, Row | RowError]]:
-    """Rows of a hub set or of a local folder; only data is read, a set's own code never runs."""
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, configuration, split=split, streaming=streaming)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{name} (split {split!r}) can be read neither as a file nor from the hub: {first}. "
-            "Without a network, give the path of a local copy."
-        ) from None
-    return _numbered(name, rows)
-
-
-def _numbered(name: str, rows: Iterable[Any]) -> Iterator[tuple[str, Row | RowError]]:
-    number = 0
-    try:
-        for row in rows:
-            number += 1
-            yield f"row {number}", row
-    except OSError as error:  # the network, in the middle of a stream
-        raise ValueError(f"{name} broke off after row {number}: {str(error)[:200]}") from None

@@ -21,7 +21,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -34,6 +34,9 @@ from kit.launch.states import LIVE, states_of
 from kit.launch.sweep import Point, points
 from kit.launch.tasks import Task
 from submission.cli import run
+
+if TYPE_CHECKING:
+    from kit.launch.skipping import Choice
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 console = Console(stderr=True, soft_wrap=True, emoji=False, highlight=False)
@@ -171,13 +174,24 @@ def pipeline(
     estimate: Estimate = True,
     dry_run: Dry = False,
     wait: Wait = False,
+    fresh: Annotated[bool, _option("Run every stage, whatever is there.", "--fresh")] = False,
+    jobs: Annotated[int, _option("Of --cluster local: so many stages side by side.", min=1)] = 1,
 ) -> None:
-    """Submit stages that wait for each other; one that fails stops those behind it."""
+    """Submit stages that wait for each other; one that fails stops those behind it.
+
+    A stage whose inputs have not changed since it succeeded is left out. What other inputs have made in the
+    folder of one that runs is renamed, `STAGE.before-TIME`.
+    """
     from kit.launch.pipeline import Pipeline, tasks_of
+    from kit.launch.skipping import choose
+    from kit.launch.snapshot import ROOT
 
     loaded = Pipeline.load(file, overrides or ())
     tasks = tasks_of(loaded, site_defaults(os.environ))
-    _go(tasks, loaded.out / LAUNCH, False, after, cluster, fits=estimate, dry=dry_run, wait=wait)
+    choice = choose(tasks, loaded.out, ROOT, cluster=cluster, fresh=fresh)
+    left = list(choice.tasks)
+    folder = loaded.out / LAUNCH
+    _go(left, folder, False, after, cluster, fits=estimate, dry=dry_run, wait=wait, jobs=jobs, choice=choice)
 
 
 Runs = Annotated[Path, _option("Where to look for the runs.", "--runs")]
@@ -239,6 +253,8 @@ def _go(
     fits: bool,
     dry: bool,
     wait: bool,
+    jobs: int = 1,
+    choice: "Choice | None" = None,
 ) -> None:
     try:
         from kit.launch import running
@@ -247,9 +263,9 @@ def _go(
         raise ValueError(f"{error}: launching needs submitit (pip install -e '.[train]')") from error
     made = Launch(tuple(tasks), folder, array, tuple(after or ()))
     if dry:
-        running.show(made, cluster, fits=fits)
+        running.show(made, cluster, fits=fits, choice=choice)
     else:
-        running.start(made, cluster, fits=fits, wait=wait)
+        running.start(made, cluster, fits=fits, wait=wait, jobs=jobs, choice=choice)
 
 
 if __name__ == "__main__":

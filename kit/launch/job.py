@@ -6,6 +6,7 @@ It is found again there by its module's name, in the snapshot of the code: only 
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from submitit.helpers import Checkpointable
 
 from kit.launch.requeue import Decision
 from kit.launch.spec import JobSpec
+from kit.launch.stages import StageWork
 from kit.training.signals import REQUEUE_EXIT_CODE
 
 
@@ -37,15 +39,21 @@ class KitJob(Checkpointable):
         words: of a phase `JobSpec.to_args`, else of a command.
         phase: whether it is one.
         launch: folder of a command's record.
+        stage: of a pipeline: how its end is written down.
     """
 
     words: tuple[str, ...]
     phase: bool
     launch: Path
     gpus: int = 0
+    stage: StageWork | None = None
 
     def __call__(self) -> None:
         """Run to the end of this start. Raises JobFailedError where the job ends without success."""
+        with self.stage.recorded() if self.stage else nullcontext():
+            self._run()
+
+    def _run(self) -> None:
         environment = JobEnvironment()
         put_back = signal.getsignal(_signal())
         if environment.cluster == "slurm":
@@ -78,6 +86,10 @@ class KitJob(Checkpointable):
         return here.run_command(self.words, self.launch, job)
 
     def _follow(self, decision: Decision, put_back: Any) -> None:
+        # On this machine only who wants to have it ended sends a TERM; the time limit sends another signal.
+        ended = JobEnvironment().cluster == "local" and decision.message.startswith("SIGTERM")
+        if ended:
+            raise JobFailedError(f"{decision.message.partition(';')[0]}; the same command goes on")
         if decision.requeue:
             put_back(_signal(), None)  # does not return
         if decision.exit_code:

@@ -11,7 +11,7 @@
     after = ["distill"]
 
 `${distill}` is that stage's folder, `${out}` the stage's own: `out` of the stage, or else the pipeline's with
-the stage's name behind it.
+the stage's name behind it. `${stages}` is a JSON file with what each stage that has finished took.
 """
 
 import string
@@ -25,8 +25,12 @@ from pydantic import Field, model_validator
 
 from kit.launch.resources import Resources
 from kit.launch.spec import LAUNCH, MAX_STALLS, JobSpec
+from kit.launch.stages import StageFolder
 from kit.launch.tasks import Task
 from submission.recipes import Recipe
+
+_OWN = ("out", "stages")
+"""Placeholders that are no stage's."""
 
 
 class Stage(Resources):
@@ -66,8 +70,10 @@ class Pipeline(Recipe):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         for name, stage in self.stages.items():
-            if not name.isidentifier() or name == "out":
-                raise ValueError(f"stage {name!r} needs a name of letters, digits and _, and not 'out'")
+            if not name.isidentifier() or name in _OWN:
+                raise ValueError(
+                    f"stage {name!r} needs a name of letters, digits and _, and none of {', '.join(_OWN)}"
+                )
             for other in stage.after:
                 if other not in self.stages:
                     raise ValueError(
@@ -103,7 +109,8 @@ def tasks_of(pipeline: Pipeline, site: Mapping[str, str] | None = None) -> list[
     for name in pipeline.order():
         stage = pipeline.stages[name]
         known = {other: folders[other] for other in _before(pipeline.stages, name)}
-        fill = partial(_fill, name=name, known={**known, "out": folders[name]}, stages=folders)
+        own = {"out": folders[name], "stages": StageFolder(pipeline.out).shown}
+        fill = partial(_fill, name=name, known={**known, **own}, stages=folders)
         resources = _resources(pipeline, stage, site or {})
         if stage.command:
             command = tuple(fill(word) for word in stage.command)

@@ -1,20 +1,22 @@
 """What the command line does with a launch: shows it, submits it, waits for it."""
 
 import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from kit.launch import generators, logs, slurm, snapshot
+from kit.launch import generators, slurm, snapshot
 from kit.launch.attempts import attempt_folder
 from kit.launch.check import NoSlurmError
 from kit.launch.records import Cluster, JobRecord
+from kit.launch.side_by_side import Machine
+from kit.launch.skipping import Choice
 from kit.launch.spec import JobSpec
-from kit.launch.states import GOOD, UNKNOWN
+from kit.launch.stages import StageFolder
+from kit.launch.states import UNKNOWN
 from kit.launch.status import Row, rows_of, table
 from kit.launch.submit import (
     Launch,
@@ -23,7 +25,6 @@ from kit.launch.submit import (
     refuse_busy,
     refuse_nodes,
     run_debug,
-    run_local,
     submit,
     verify,
     verify_cluster,
@@ -34,8 +35,12 @@ _POLL = 3.0  # seconds between two questions to Slurm
 console = Console(stderr=True, soft_wrap=True, emoji=False, highlight=False)
 
 
-def show(launch: Launch, cluster: Cluster, *, fits: bool) -> None:
+def show(launch: Launch, cluster: Cluster, *, fits: bool, choice: Choice | None = None) -> None:
     """Print what would be submitted and what each node would run, after the checks of a submission."""
+    if choice is not None:
+        _tell(choice)
+    if not launch.tasks:
+        return
     verify(launch, fits=fits)
     if cluster != "slurm":
         refuse_nodes(launch, cluster)
@@ -99,8 +104,19 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def start(launch: Launch, cluster: Cluster, *, fits: bool, wait: bool) -> None:
-    """Check and submit; on this machine also run. Exits with 1 where a job that was waited for failed."""
+def start(
+    launch: Launch, cluster: Cluster, *, fits: bool, wait: bool, jobs: int = 1, choice: Choice | None = None
+) -> None:
+    """Check and submit; on this machine also run. Exits with 1 where a job that was waited for failed.
+
+    Args:
+        jobs: on this machine, side by side.
+        choice: of a pipeline, which of its stages these are.
+    """
+    if choice is not None:
+        _tell(choice)
+    if not launch.tasks:
+        return
     verify(launch, fits=fits)
     if cluster != "slurm":
         refuse_nodes(launch, cluster)
@@ -110,14 +126,31 @@ def start(launch: Launch, cluster: Cluster, *, fits: bool, wait: bool) -> None:
                 raise typer.Exit(code)
         return
     if cluster == "local":
-        _run_all_here(launch)
+        refuse_busy(launch)
+        _plan(launch, choice)
+        usual, why = (choice.usual, choice.why) if choice else ({}, {})
+        if not Machine(launch, jobs, console, usual=usual, why=why).run():
+            raise typer.Exit(1)
         return
     _warn(verify_cluster(launch))
     refuse_busy(launch)
+    _plan(launch, choice)
     records = submit(launch, _submitted)
     console.print(f"python -m kit.launch status {launch.folder.parent}", markup=False)
     if wait and not _wait(records):
         raise typer.Exit(1)
+
+
+def _tell(choice: Choice) -> None:
+    """Which stages are left out, since what they would make is there."""
+    if choice.skipped:
+        left = "all stages" if not choice.tasks else ", ".join(choice.skipped)
+        console.print(f"unchanged, not run again: {left}", markup=False)
+
+
+def _plan(launch: Launch, choice: Choice | None) -> None:
+    if choice is not None:
+        StageFolder(launch.folder.parent).plan(choice.plan)
 
 
 def _submitted(record: JobRecord) -> None:
@@ -128,30 +161,6 @@ def _submitted(record: JobRecord) -> None:
 def _warn(notes: list[str]) -> None:
     for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False)
-
-
-def _run_all_here(launch: Launch) -> None:
-    """One after another; what comes after a task that failed is left out, with a message."""
-    copied = snapshot.take(launch.folder)
-    failed: set[str] = set()
-    for task in launch.tasks:
-        before = [name for name in task.after if name in failed]
-        if before:
-            problem = f"stopped: {before[0]} before it failed"
-        else:
-            (row,) = rows_of([run_local(launch, task, copied, _watch)])
-            problem = "" if row.state.state == GOOD else row.why or row.state.state
-        if problem:
-            failed.add(task.name)
-        console.print(f"{task.name}: {problem or GOOD}", style="red" if problem else "", markup=False)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _watch(record: JobRecord, over: Callable[[], bool]) -> None:
-    for piece in logs.follow([record.output, record.errors], over):
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
 
 
 def _wait(records: list[JobRecord]) -> bool:

@@ -2,7 +2,8 @@
 
 Taken are the files of the code's folders that git tracks or would track: changes that are not committed and
 new files go along as they are, ignored ones do not. Without git it is every file but caches. A copy has the
-digest of its contents as its name, so submissions of the same code share one.
+digest of its contents as its name, so submissions of the same code share one. `build`, where the packager
+keeps wheels, quantized models and an environment of its own, is the checkout's for every copy.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("submission", "kit", "benchmarks", "slurm")
 FILES = ("pyproject.toml", "constraints.txt", "LICENSE")
 ABOUT = "SNAPSHOT.json"
+BUILD = "build"
 _LARGEST = 200_000_000
 
 
@@ -105,6 +107,9 @@ def _copy(root: Path, names: list[str], snapshot: Snapshot) -> None:
             shutil.copy2(root / name, copy / name)
         about = {"commit": snapshot.commit, "changed": list(snapshot.changed)}
         write_text(copy / ABOUT, json.dumps(about, indent=1) + "\n")
+        if (root / BUILD).is_dir() or os.access(root, os.W_OK):
+            (root / BUILD).mkdir(exist_ok=True)
+            (copy / BUILD).symlink_to((root / BUILD).resolve(), target_is_directory=True)
         try:
             copy.rename(snapshot.folder)
         except OSError:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from submission.files import write_bytes
 OUTPUT = "jobs"
 """Folder of submitit's files, under the launch folder."""
 SITE = "AIMO_SITE"
+_SUBMITTING = threading.Lock()
+"""The environment is one for all threads."""
 _VARIABLES = {
     "array": ("ARRAY_INX",),
     "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
@@ -200,13 +203,22 @@ def run_local(
     task: Task,
     copied: snapshot.Snapshot,
     watch: Callable[[JobRecord, Callable[[], bool]], None],
+    *,
+    threads: int = 0,
 ) -> JobRecord:
-    """Run one task on this machine to its end; `watch` is given its record and whether it is over."""
+    """Run one task on this machine to its end; may be called from several threads.
+
+    Args:
+        watch: is given the task's record and whether it is over.
+        threads: of each of its processes, where the environment does not say; 0 leaves it to them.
+    """
     task = _frozen(task, launch.folder)
     executor = local_executor(launch.folder / OUTPUT, task.resources)
-    path = [str(copied.folder), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with environment_variables(PYTHONPATH=os.pathsep.join(path), PYTHONSAFEPATH="1"):
-        job = executor.submit(_job(task))
+    with _SUBMITTING:
+        path = [str(copied.folder), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
+        more = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))} if threads else {}
+        with environment_variables(PYTHONPATH=os.pathsep.join(path), PYTHONSAFEPATH="1", **more):
+            job = executor.submit(_job(task))
     record = _record(launch, task, job.job_id, "local", ())
     append(launch.folder, record)
     watch(record, job.done)
@@ -256,7 +268,7 @@ def environment_of(copied: snapshot.Snapshot) -> Mapping[str, str]:
 
 def _job(task: Task) -> KitJob:
     words = task.command if task.spec is None else tuple(task.spec.to_args())
-    return KitJob(words, task.spec is not None, task.launch, task.resources.gpus_per_node)
+    return KitJob(words, task.spec is not None, task.launch, task.resources.gpus_per_node, task.stage)
 
 
 def _frozen(task: Task, folder: Path) -> Task:

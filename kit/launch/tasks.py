@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kit.launch.resources import Resources
 from kit.launch.spec import JobSpec
+from kit.launch.stages import StageWork
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Task:
         record: of a plain command: folder of its record, which its own output folder may not want.
         out: the run's folder (of a file, its folder).
         after: names of tasks of the same submission, or ids of jobs, that have to succeed first.
+        stage: of a pipeline: how its job records it.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Task:
     command: tuple[str, ...] = ()
     record: Path | None = None
     after: tuple[str, ...] = ()
+    stage: StageWork | None = None
 
     def __post_init__(self) -> None:
         assert (self.spec is None) == bool(self.command) == bool(self.record), (

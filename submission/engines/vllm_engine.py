@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 SHORT_TEMPORARY = "/tmp"  # noqa: S108 - vllm makes names there that nobody can guess
 LONGEST_TEMPORARY = 64
 """Characters of a temporary folder's path that leave room for the name of a socket."""
+END_GRACE = 1.0
+"""Seconds in which vLLM's processes may end by themselves. On a CPU they do not: its engine process waits for
+its worker, and both are killed once the time is over, which by default is five seconds."""
 LONGEST_END = 30.0
 """Seconds in which the kernel takes a killed process apart: gigabytes of memory are given back."""
 
@@ -161,7 +164,7 @@ class VllmEngine(CheckpointEngine):
         """Stop the engine process."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            await asyncio.to_thread(engine.shutdown)
+            await asyncio.to_thread(engine.shutdown, END_GRACE)
         # vllm kills its processes and does not wait for them, those of a failed start included.
         processes, self._processes = self._processes, []
         for process in processes:

@@ -10,6 +10,7 @@ from submission.reporting.insight import insight
 from submission.reporting.results import ContestResults, Result
 from submission.settings import ContestSettings
 
+TEMPLATES = Path(__file__).parent / "templates"
 # Longer texts are cut in the page; the journal keeps them whole.
 SHOWN_CHARS = 20_000
 
@@ -19,7 +20,7 @@ def write_report(path: Path, outcome: ContestResults, settings: ContestSettings)
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )

@@ -1,5 +1,9 @@
 """The fault suite: 200 real runs, hundreds of virtual contests, and what it would say of worse contests."""
 
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 
 from benchmarks import faults, faults_real, faults_virtual
@@ -7,6 +11,13 @@ from benchmarks.faults_real import FAULTS, Run
 from submission.contest import Contest
 
 RUNS = 200
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[ProcessPoolExecutor]:
+    """A process for the real runs: each has one server to fork from, and that of training loads torch."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
 def test_virtual_contests_keep_their_promises() -> None:
@@ -60,9 +71,9 @@ def test_the_summary_counts_by_fault() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
-def test_real_contests_keep_their_promises() -> None:
+def test_real_contests_keep_their_promises(apart: ProcessPoolExecutor) -> None:
     """Every fault in turn, through gateway, server, warden, engine and sandbox."""
-    runs = faults.real(RUNS, workers=6)
+    runs = apart.submit(faults.real, RUNS, workers=6).result()
     assert {run.fault for run in runs} == set(FAULTS)
     assert [f"{run.fault}, seed {run.seed}: {run.broken}" for run in runs if run.broken] == []
     # A suite in which nothing was answered would keep every promise, too.
@@ -71,8 +82,8 @@ def test_real_contests_keep_their_promises() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_fault_without_supervision_costs_the_run() -> None:
-    faults_real.prepare()
+def test_the_same_fault_without_supervision_costs_the_run(apart: ProcessPoolExecutor) -> None:
+    apart.submit(faults_real.prepare).result()
     for fault in ("exit", "kill"):
-        run = faults_real.play(fault, 1, supervised=False)
+        run = apart.submit(faults_real.play, fault, 1, supervised=False).result()
         assert run.broken and run.broken[0].startswith("the run was lost"), run

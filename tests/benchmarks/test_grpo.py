@@ -1,5 +1,7 @@
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,12 +9,19 @@ from benchmarks.grpo import check_peers, measure, passed, section, summary, titl
 from benchmarks.grpo_sides import (
     Measured,
     Settings,
-    recipe_of,
-    reward_function,
     taken,
-    trl_rows,
     wake_checkers,
 )
+from benchmarks.grpo_trl import (
+    GRADIENT_GAP,
+    end_of,
+    our_gradient_norm,
+    our_rewards,
+    prompts_of,
+    relative_gap,
+    trl_rows,
+)
+from benchmarks.peers.scripts.grpo import reward
 from kit.data.records import read_records, write_records
 from kit.worked import Difficulty, generate
 from tests.tiny import make_tiny_checkpoint
@@ -84,36 +93,80 @@ def test_titles_and_sizes(settings: Settings) -> None:
 
 def test_both_sides_are_asked_the_same_in_the_same_order(settings: Settings) -> None:
     """Token by token, as the collector takes them and as TRL renders them."""
-    from kit.grpo.curriculum import stream
-    from kit.grpo.problems import load_problems
-    from kit.grpo.recipe import GrpoRecipe
     from kit.training.model import load_tokenizer
 
-    recipe = GrpoRecipe.parse(recipe_of(settings, Path("unused")), "the test")
-    tasks = load_problems(recipe, Path(settings.model)).train
-    picks = stream(len(tasks), 0, recipe.batch.seed, recipe.curriculum.revisit, lambda _: None)
     tokenizer = load_tokenizer(Path(settings.model))
-    rows = trl_rows(settings)
-    assert len(rows) == 6
-    for row, pick in zip(rows, picks, strict=False):
-        task = tasks[pick.prompt]
+    rows, prompts = trl_rows(settings), prompts_of(settings)
+    assert len(rows) == len(prompts) == 6
+    records = {record.problem: record.answer for record in read_records(Path(settings.data))}
+    for row, prompt in zip(rows, prompts, strict=True):
         ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
-        assert list(ids) == list(task.prompt)
-        assert row["answer"] == task.record.answer
+        assert list(ids) == prompt
+        assert row["answer"] == records[row["prompt"][0]["content"]]
 
 
-def test_trl_is_given_our_reward(settings: Settings) -> None:
-    from kit.training.chat import open_chat
-    from kit.training.model import load_tokenizer
+TEXTS = {
+    r"Answer: \boxed{7}": True,
+    r"\boxed{8} no, \boxed{ 7 }": True,
+    r"\boxed{7} no, \boxed{8}": False,
+    r"Answer: \boxed{007}": True,
+    r"Answer: \boxed{$7$}": True,
+    r"Answer: \boxed{x}": False,
+    r"Answer: \boxed{7": False,
+    "The answer is 7.": True,
+    "The answer is: 17": False,
+    r"\boxed{}": False,
+    " 7\n": True,
+    "7 8": False,
+    "": False,
+}
 
-    end = open_chat(load_tokenizer(Path(settings.model)), settings.model).end_id
-    said = [[{"role": "assistant", "content": f"Answer: \\boxed{{{number}}}"}] for number in (7, 8, 7)]
-    with reward_function(settings) as reward:
-        # The third is right, but the limit cut it.
-        assert reward(said, [[1, end], [1, end], [1, 2]], ["7", "7", "7"]) == [1.0, 0.0, 0.0]
-    with reward_function(replace(settings, repetition=0.5)) as reward:
-        # Of seven pairs two are distinct.
-        assert reward(said[:1], [[1] * 7 + [end]], ["7"]) == [pytest.approx(1 + 0.5 * (2 / 7 - 1))]
+
+def test_trl_is_given_our_rewards(settings: Settings) -> None:
+    end = end_of(settings)
+    given = asdict(settings) | {"end_id": end}
+    made: list[dict[str, Any]] = [{"text": text, "ids": [1, 1, 1, end], "gold": "7"} for text in TEXTS]
+    # The limit cut this one.
+    made.append({"text": r"\boxed{7}", "ids": [1, 1, 1, 2], "gold": "7"})
+    theirs = [reward(**each, settings=given) for each in made]
+    assert theirs == [*map(float, TEXTS.values()), 0.0]
+    assert our_rewards(settings, made) == theirs
+    mine = replace(settings, repetition=0.5)
+    # Of seven pairs two are distinct.
+    repeated: dict[str, Any] = {"text": r"\boxed{7}", "ids": [1] * 7 + [end], "gold": "7"}
+    assert reward(**repeated, settings=given | {"repetition": 0.5}) == pytest.approx(1 + 0.5 * (2 / 7 - 1))
+    assert our_rewards(mine, [repeated]) == [pytest.approx(1 + 0.5 * (2 / 7 - 1))]
+
+
+def test_our_gradient_is_that_of_the_formula(settings: Settings) -> None:
+    """DAPO's at ratio 1 (arXiv 2503.14476): -sum of advantage * log-probability / tokens of the step."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rewards, lengths = [1.0, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 0.0], [3, 5, 2, 4, 3, 3, 2, 6]
+    made: list[dict[str, Any]] = [
+        {"text": "", "ids": [40 + index + token for token in range(length)], "reward": reward}
+        for index, (length, reward) in enumerate(zip(lengths, rewards, strict=True))
+    ]
+    model = AutoModelForCausalLM.from_pretrained(settings.model, dtype="float32", local_files_only=True)
+    groups = torch.tensor(rewards, dtype=torch.float64).reshape(2, 4)
+    scaled = (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)
+    loss = torch.zeros(())
+    for index, (each, advantage) in enumerate(zip(made, scaled.flatten(), strict=True)):
+        prompt = prompts_of(settings)[index // 4]
+        ids = torch.tensor([*prompt, *each["ids"]])
+        logprobs = model(ids[None]).logits[0].log_softmax(-1)
+        drawn = range(len(prompt), len(ids))
+        loss = loss - advantage * sum(logprobs[at - 1, ids[at]] for at in drawn) / sum(lengths)
+    loss.backward()
+    norm = torch.stack([weight.grad.norm() for weight in model.parameters()]).norm().item()
+    assert norm > 0.01
+    assert relative_gap(our_gradient_norm(settings, made), norm) < GRADIENT_GAP / 10
+    # Groups without a signal have none.
+    assert our_gradient_norm(settings, [each | {"reward": 1.0} for each in made]) == 0
+    assert relative_gap(0.0, 0.0) == 0
+    assert relative_gap(0.0, 1.0) == float("inf")
+    assert relative_gap(2.0, 1.0) == 0.5
 
 
 def test_the_first_problem_taken_wakes_the_checkers(settings: Settings, tmp_path: Path) -> None:
@@ -132,7 +185,8 @@ def test_the_first_problem_taken_wakes_the_checkers(settings: Settings, tmp_path
 @pytest.mark.slow
 def test_all_sides_run_and_do_the_same_work(settings: Settings, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="the peer, TRL, is not installed")
-    found = measure(settings, ["4"], 1, tmp_path)
+    found, versions = measure(settings, ["4"], 1, tmp_path, Path(sys.executable))
+    assert set(versions) == {"trl", "transformers", "torch"}
     row = summary(found) | asdict(settings) | {"rounds": 1}
     lines = section({"threads": 1, "models": {"small": row}})
     assert [line.split("|")[2].strip() for line in lines[-2:]] == ["ours", "TRL, 4 at a time"]
@@ -147,6 +201,9 @@ def test_all_sides_run_and_do_the_same_work(settings: Settings, tmp_path: Path) 
         assert 0 < one.other < 1
         assert one.peak_bytes > 1e8
     ours, theirs = found["ours"][0], found["4"][0]
+    assert theirs.gradient_gap == 0
     # Without a reward no group has a signal: ours trains on none, TRL on all.
     assert (ours.trained, theirs.trained) == (0, 16)
     assert theirs.gradient > 0
+    # What TRL put to the model, and how it was rewarded, is what ours would have.
+    assert (theirs.other_prompts, theirs.other_rewards) == (0, 0)

@@ -93,7 +93,7 @@ def test_the_whole_way_and_what_is_reused(tmp_path: Path, capsys: pytest.Capture
         "--out",
         str(out),
         "--time-limit",
-        "120",
+        "75",
     ]
     done = subprocess.run(command, cwd=demo.ROOT, capture_output=True, text=True, timeout=1400, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.small import make_small_model, make_small_tokenizer
-from kit.worked import stream
+from kit.data.records import read_records
+from kit.small import SmallRecipe, make_small, make_small_model, make_small_tokenizer, small
+from kit.worked import generate, stream
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -138,3 +139,43 @@ def test_vllm_serves_it(folder: Path) -> None:
     for _ in range(5):
         ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     assert f"ids {prompt} {ids[len(prompt) :]}" in ended.stdout
+
+
+RECIPE = """
+[models.one]
+hidden = 32
+heads = 1
+layers = 1
+[sets.easy]
+count = 5
+[sets.easy.difficulty]
+kinds = ["sum"]
+max_operands = 2
+[sets.other]
+count = 5
+draw = 1
+split = "test"
+"""
+
+
+def test_a_recipe_names_models_and_sets(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    recipe = SmallRecipe.load(tmp_path / "r.toml")
+    for name in ("a", "b"):
+        make_small(recipe, tmp_path / name, seed=3)
+    made = {path.name for path in (tmp_path / "a").iterdir()}
+    assert made == {"one", "easy.jsonl", "other.jsonl"}
+    easy = list(read_records(tmp_path / "a" / "easy.jsonl"))
+    assert len(easy) == 5 and {record.level for record in easy} == {"2 operands"}
+    assert list(read_records(tmp_path / "a" / "other.jsonl")) == generate(5, "test", 4)
+    for name in ("easy.jsonl", "other.jsonl", "one/model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_recipes_mistakes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    with pytest.raises(ValueError, match=r"'\.\./up' is a folder's or file's name"):
+        SmallRecipe.parse({"models": {"../up": {}}}, "here")
+    with pytest.raises(ValueError, match="--problems is for the models and sets without --recipe"):
+        small(tmp_path / "out", problems=3, seed=0, recipe=tmp_path / "r.toml")
+    assert not (tmp_path / "out").exists()

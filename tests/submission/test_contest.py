@@ -155,6 +155,7 @@ contests = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(contests)
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_thousand_contests_keep_their_time_and_answer_everything(case: dict[str, Any]) -> None:

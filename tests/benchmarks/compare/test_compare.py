@@ -10,7 +10,7 @@ from benchmarks.compare.__main__ import app
 from benchmarks.compare.pooling import pool
 from benchmarks.report.loading import read_finished
 from tests.benchmarks.report.folders import HOSTILE, problems_of, write_run
-from tests.benchmarks.report.test_report_page import Tags, assert_harmless
+from tests.benchmarks.report.pages import Tags, assert_harmless
 
 
 def compare(*folders: Path, out: Path, options: tuple[str, ...] = ()) -> str:

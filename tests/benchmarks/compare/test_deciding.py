@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.compare.deciding import decide, least_shown, sentences
 from benchmarks.compare.permutation import sign_flip_test
 from benchmarks.statistics.paired import least_difference
-from submission.selection.statistics import mcnemar
+from submission.selection.statistics import Interval, mcnemar
 
 
 def table(*rows: str) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
@@ -80,13 +80,13 @@ def test_a_clear_winner() -> None:
     assert told[0].endswith("above A, better on 12 problems and worse on 0 (p below 0.001).")
 
 
-def test_three_problems_tell_nothing_whatever_the_bootstrap_says() -> None:
-    """All three right against all three wrong: the bootstrap's interval is one point, and p is 0.25."""
-    found = decide({"A": table("000"), "B": table("111")})
+def test_few_problems_tell_nothing() -> None:
+    """All five right against all five wrong: p is 0.0625, and the interval is in doubt, too."""
+    found = decide({"A": table("00000"), "B": table("11111")})
     (pair,) = found.pairs
-    assert pair.difference.clear_of_zero and pair.p_value == 0.25
+    assert pair.difference.mean == 1 and not pair.difference.clear_of_zero and pair.p_value == 2 / 2**5
     assert not found.told and found.contenders == ("B", "A")
-    assert sentences(found, 3, {"A": 1.0, "B": 1.0})[0] == "The data cannot tell B and A apart."
+    assert sentences(found, 5, {"A": 1.0, "B": 1.0})[0] == "The data cannot tell B and A apart."
 
 
 def test_runs_alike_are_said_to_be() -> None:
@@ -123,13 +123,26 @@ def test_the_clearly_worse_are_named() -> None:
 
 def test_what_would_show_by_hand() -> None:
     first, second = table("0011", "0001"), table("1011", "1011")
-    # Differences 1, 0, 0.5, 0: mean 0.375, s = sqrt(0.6875 / 3).
-    spread = math.sqrt(((1 - 0.375) ** 2 + 2 * 0.375**2 + 0.125**2) / 3)
-    wanted = (1.959964 + 0.841621) * spread / 2
-    assert least_shown(first, second) == pytest.approx(wanted, rel=1e-5)
-    assert least_shown(first[:1], second[:1]) == least_difference(4, 0.25)
-    assert least_shown(table("1", "1"), table("0", "1")) == math.inf
-    assert least_shown(first, first) == math.inf
+    # A half width of 0.2 is 1.96 standard errors; 2.8 of them show four times in five.
+    assert least_shown(first, second, Interval(0.3, 0.1, 0.5)) == pytest.approx(0.2 * 2.801585 / 1.959964)
+    assert least_shown(first[:1], second[:1], Interval(0, 0, 0)) == least_difference(4, 0.25)
+    assert least_shown(table("1", "1"), table("0", "1"), Interval(0.5, -1, 1)) == math.inf
+    assert least_shown(first, first, Interval(0, -0.1, 0.1)) == math.inf
+
+
+def test_what_would_show_is_told_about_four_times_in_five() -> None:
+    random = np.random.default_rng(2)
+    least, told = [], 0
+    for number in range(60):
+        skill = random.beta(2, 2, size=100) * 0.6
+        first, second = (
+            np.asarray(random.random((3, 100)) < skill + more, dtype=np.float64) for more in (0, 0.13)
+        )
+        found = decide({"A": first, "B": second}, seed=number)
+        least.append(found.pairs[0].least)
+        told += found.told
+    assert np.mean(least) == pytest.approx(0.13, abs=0.02)
+    assert told >= 38  # fewer has a chance of 0.2 % at 80 %
 
 
 def test_more_problems_are_asked_for_as_the_square() -> None:

@@ -48,12 +48,17 @@ def write_run(
     name: str = "own",
     samples: int | None = None,
     contaminated: Mapping[str, Sequence[str]] | None = None,
+    knowing: bool | None = None,
     **changed: Any,
 ) -> Path:
-    """A run of 60 minutes (or so many `samples`) as `benchmarks.run` leaves it; `changed` results."""
+    """A run of 60 minutes (or so many `samples`) as `benchmarks.run` leaves it; `changed` results.
+
+    Its PRM scores all samples alike, or right ones high where it is `knowing`, or low (False); only then
+    results tell of its rule.
+    """
     folder.mkdir()
     repeats = len(problems[0].repeats)
-    outcomes = [one for repeat in range(repeats) for one in _contest(folder, problems, name, repeat)]
+    outcomes = [one for repeat in range(repeats) for one in _contest(folder, problems, name, repeat, knowing)]
     if samples is not None:
         outcomes = [one for one in outcomes if one.samples]
     config = {
@@ -78,9 +83,10 @@ def write_run(
         "repeat": repeats,
         **changed,
     }
+    rule = Rule(method="prm")
     results = {
         **config,
-        "prm_rule": None,
+        "prm_rule": None if knowing is None else str(rule),
         "contests": [
             {
                 "set": name,
@@ -95,9 +101,7 @@ def write_run(
             }
             for repeat in range(repeats)
         ],
-        "figures": summary(
-            outcomes, samples=samples, rule=Rule(method="prm"), contaminated=contaminated or {}, seed=0
-        ),
+        "figures": summary(outcomes, samples=samples, rule=rule, contaminated=contaminated or {}, seed=0),
     }
     environment = {"date": "2026-01-02T03:04:05+00:00", "gpus": [], "cores": 2, "memory_gib": 8.0}
     write_tables(folder, outcomes, results, environment)
@@ -106,7 +110,9 @@ def write_run(
     return folder
 
 
-def _contest(folder: Path, problems: Sequence[Problem], name: str, repeat: int) -> list[Outcome]:
+def _contest(
+    folder: Path, problems: Sequence[Problem], name: str, repeat: int, knowing: bool | None
+) -> list[Outcome]:
     """Play one contest's journal: a minute of start-up, a minute a problem, a tool call and scores each."""
     lines: list[dict[str, Any]] = [{"type": "contest", "digest": "d"}]
     for number, one in enumerate(problems):
@@ -129,7 +135,10 @@ def _contest(folder: Path, problems: Sequence[Problem], name: str, repeat: int) 
                     "calls": [{"code": f"print('{HOSTILE}')", "output": "42", "seconds": 0.5}],
                 }
             )
-        scores = [[attempt, 0.9, 0.5] for attempt in range(len(answers))]
+        sure = [
+            0.5 if knowing is None else 0.9 if (answer == one.gold) is knowing else 0.1 for answer in answers
+        ]
+        scores = [[attempt, 0.9, least] for attempt, least in enumerate(sure)]
         lines.append(
             {
                 "type": "answer",

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from typer.testing import CliRunner
 
 from benchmarks.run.__main__ import app
 from benchmarks.run.optimization import optimization_overrides
+from benchmarks.run.plan import Plan, opened
 from benchmarks.run.reading import compare_runs, load_run
+from benchmarks.run.sets import load_set
 from benchmarks.shared import ROOT
 from kit.attempts import read_attempts
 from submission.clock import STARTED_AT
@@ -132,6 +135,39 @@ def test_other_folders_are_refused(bench: Bench) -> None:
     assert not (bench.out / "contests").exists()
 
 
+def test_half_characters_are_refused(bench: Bench) -> None:
+    """JSON can hold one half of a surrogate pair; neither a gateway nor a table takes it."""
+    path = bench.folder / "half.jsonl"
+    path.write_text('{"id": "a", "problem": "1+1?", "answer": 2}\n{"problem": "\\ud83d?", "answer": 2}\n')
+    found = CliRunner().invoke(app, bench.options("--set", str(path)))
+    assert isinstance(found.exception, ValueError)
+    assert "set half, problem 2: its problem holds half a character ('\\ud83d' at 0)" in str(found.exception)
+    assert not bench.out.exists()
+
+
+def test_a_full_disk_is_told(bench: Bench) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        found = CliRunner().invoke(app, bench.options())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert isinstance(found.exception, ValueError) and "cannot write there: File too large" in str(
+        found.exception
+    )
+
+
+def test_half_a_file_of_a_killed_process_is_no_other_persons(bench: Bench) -> None:
+    replay = ("engine.kind=replay", f"engine.recording={bench.folder / 'samples.jsonl'}")
+    plan = Plan(None, (load_set(str(bench.set), {}, None),), time_limit=60.0, samples=None, settings=replay)
+    bench.out.mkdir()
+    (bench.out / ".config.json.8s7d.tmp").write_text("{")
+    refused = pytest.raises(ValueError, match="another run is writing")
+    with opened(bench.out, plan), refused, opened(bench.out, plan):
+        pass
+    assert json.loads((bench.out / "config.json").read_text())["time_limit"] == 60
+
+
 def test_optimizations_are_settings() -> None:
     base = SolverSettings(num_agents=8)
     for name, attempts in (("accuracy", 16), ("speed", 4), ("balanced", 8)):
@@ -190,13 +226,18 @@ def test_contests_and_more_of_them_later(bench: Bench) -> None:
 def test_a_run_that_was_killed_goes_on(bench: Bench) -> None:
     options = ("--samples", "2")
     bench.record({"a": [boxed(2, 0.1)], "b": [boxed(4, 2)], "c": [boxed(6, 0.1)]})
-    with bench.start(*options) as process:
-        deadline = time.monotonic() + 60
-        while "b" not in [line.id for line in read_journal(bench.journal("own-0")).of(ProblemLine)]:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    for times, ending in enumerate((signal.SIGTERM, signal.SIGKILL), 1):
+        with bench.start(*options) as process:
+            deadline = time.monotonic() + 60
+            while (
+                sum(line.id == "b" for line in read_journal(bench.journal("own-0")).of(ProblemLine)) < times
+            ):
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(ending)
+            _, stderr = process.communicate()
+        told = "interrupted: what was played is kept; the same command continues"
+        assert (told in stderr) == (ending == signal.SIGTERM)
     bench.run(*options)
     journal = read_journal(bench.journal("own-0"))
     assert sum(line.id == "a" for line in journal.of(SampleLine)) == 2  # not drawn again
@@ -206,7 +247,7 @@ def test_a_run_that_was_killed_goes_on(bench: Bench) -> None:
         "true",
         "false",
     ]
-    assert bench.results()["contests"][0]["starts"] == 2
+    assert bench.results()["contests"][0]["starts"] == 3
 
 
 @pytest.mark.slow

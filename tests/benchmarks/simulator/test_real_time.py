@@ -23,6 +23,7 @@ from benchmarks.run.sets import Item
 from benchmarks.run.tables import write_tables
 from benchmarks.simulator.__main__ import app
 from benchmarks.simulator.check import check, read_contests, run_overrides
+from benchmarks.simulator.contest import Machine
 from benchmarks.simulator.pool import read_pools
 from benchmarks.simulator.recording import read_recording
 from benchmarks.simulator.throughput import Curve
@@ -178,7 +179,7 @@ def test_a_contest_played_again_takes_the_time_it_took(runs: dict[str, RealRun],
     taken = read_recording([folder])
     (real,) = read_contests(folder)
     settings = ContestSettings.load(None, run_overrides(folder, None))
-    found = check(real, taken, read_pools(taken).throughput, settings)
+    found = check(real, taken, Machine(read_pools(taken).throughput), settings)
     assert real.seconds > 1.5
     assert abs(found.error) < 0.1, found
 
@@ -196,7 +197,7 @@ def test_what_if_is_what_then_is(runs: dict[str, RealRun], name: str) -> None:
     recorded = read_recording([runs["all"].folder])
     (played,), (other,) = read_contests(runs["all"].folder), read_contests(runs[name].folder)
     settings = ContestSettings.load(None, runs[name].overrides)
-    found = check(played, recorded, read_pools(recorded).throughput, settings)
+    found = check(played, recorded, Machine(read_pools(recorded).throughput), settings)
     assert abs(other.seconds / played.seconds - 1) > 0.15  # or this would show nothing
     assert found.simulated == pytest.approx(other.seconds, rel=0.1)
 

@@ -69,8 +69,45 @@ def test_a_fit_finds_the_curve_that_made_the_samples(half: float) -> None:
         samples.append((tokens, life))
     found = fit_curve(samples)
     assert found is not None
-    assert found.half == pytest.approx(half, rel=0.15)
-    assert found.single == pytest.approx(140, rel=0.05)
+    assert found.curve.half == pytest.approx(half, rel=0.15)
+    assert found.curve.single == pytest.approx(140, rel=0.05)
+
+
+def test_a_fit_tells_the_wait_for_the_first_token_from_the_writing() -> None:
+    random, curve = Random(5), Curve(100.0, 6.0)
+    samples = []
+    for _ in range(100):
+        life = {random.randint(1, 12): random.uniform(0.5, 6) for _ in range(3)}
+        samples.append((max(1.0, 100.0 * seconds_alone(life, curve) - 40), life))
+    found = fit_curve(samples)
+    assert found is not None
+    assert found.first == pytest.approx(40, rel=0.1)
+    assert found.curve.half == pytest.approx(6, rel=0.1)
+    assert found.curve.single == pytest.approx(100, rel=0.05)
+
+
+def test_a_machine_that_drifts_from_problem_to_problem_does_not_bend_the_curve() -> None:
+    curve = Curve(100.0, 4.0)
+    samples, groups = [], []
+    for problem, (slow, most) in enumerate([(1.0, 6), (3.0, 12), (0.5, 10), (2.0, 8)]):
+        for alone in (most // 2, most // 3, most // 4):
+            life = {most: 1.0 * slow, alone: (3.0 + alone) * slow}
+            samples.append((100.0 * seconds_alone(life, curve) / slow, life))
+            groups.append(problem)
+    found = fit_curve(samples, groups)
+    assert found is not None and found.curve.half == pytest.approx(4, rel=0.02)
+    pooled = fit_curve(samples)
+    assert pooled is not None and pooled.curve.half != pytest.approx(4, rel=0.02)
+
+
+def test_where_each_problem_had_one_company_the_problems_are_compared() -> None:
+    curve = Curve(100.0, 4.0)
+    lives = [{running: 1.0 + number} for running in (1, 8) for number in range(5)]
+    samples = [(100.0 * seconds_alone(life, curve), life) for life in lives]
+    found = fit_curve(samples, [*"aaaaabbbbb"])
+    assert found is not None
+    ratio = found.curve.speed(1) / found.curve.speed(8)
+    assert ratio == pytest.approx(curve.speed(1) / curve.speed(8), rel=0.02)
 
 
 def test_samples_of_one_concurrency_tell_no_curve() -> None:

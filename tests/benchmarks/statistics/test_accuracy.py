@@ -28,35 +28,9 @@ def test_wilson_covers_on_average_what_it_says() -> None:
     assert np.mean(inside) == pytest.approx(0.95, abs=0.01)
 
 
-def test_one_run_of_shares_has_scipys_percentile_bootstrap() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    values = np.random.default_rng(1).beta(2, 1, size=40)
-    expected = stats.bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(2)
-    ).confidence_interval
-    found = accuracy_interval(values.reshape(1, -1), repeats=20_000)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.005)
-
-
 def test_all_right_leaves_doubt() -> None:
     found = accuracy_interval(np.ones((5, 10)))
     assert found == wilson_interval(10, 10) and found.low < 0.8
-
-
-@pytest.mark.parametrize("runs", [1, 4])
-def test_the_interval_of_several_runs_covers(runs: int) -> None:
-    """Problems and answers are drawn anew each time; the truth is the mean over all problems there are."""
-    random = np.random.default_rng(runs)
-    inside, widths = 0, []
-    for number in range(200):
-        chances = random.beta(2, 1, size=40)
-        right = (random.random((runs, 40)) < chances).astype(float)
-        found = accuracy_interval(right, repeats=200, seed=number)
-        inside += found.low <= 2 / 3 <= found.high
-        widths.append(found.high - found.low)
-    assert 0.92 <= inside / 200 <= 0.995
-    # Problems bring sd(p) / sqrt(40) and more: no interval is narrower than four of these.
-    assert np.mean(widths) >= 3.9 * math.sqrt(1 / 18) / math.sqrt(40)
 
 
 def test_mcnemar_is_scipys_binomial_test() -> None:

@@ -27,16 +27,11 @@ def test_pairing_takes_the_problems_difficulty_out() -> None:
     assert found.mean == pytest.approx(0.05) and found.low > 0 and found.high < 0.1
 
 
-def test_the_paired_interval_covers() -> None:
-    random = np.random.default_rng(4)
-    inside = 0
-    for number in range(200):
-        base = random.random(50) * 0.8
-        first = (random.random((3, 50)) < base).astype(float)
-        second = (random.random((2, 50)) < base + 0.1).astype(float)
-        found = paired_difference(first, second, repeats=200, seed=number)
-        inside += found.low <= 0.1 <= found.high
-    assert 0.92 <= inside / 200 <= 0.995
+def test_no_difference_seen_is_still_in_doubt() -> None:
+    """Ten problems alike in both runs: a bootstrap of zeros would be sure."""
+    same = np.ones((1, 10))
+    found = paired_difference(same, same)
+    assert found.mean == 0 and found.low < -0.1 and found.high > 0.1
 
 
 @pytest.mark.parametrize(("problems", "apart"), [(400, 0.2), (500, 0.1), (1319, 0.3)])

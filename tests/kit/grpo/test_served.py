@@ -274,8 +274,8 @@ def test_deaths_are_named(model: Path, servers: list[Served], tmp_path: Path) ->
             sampler.sync(iter(weights[0].items()))
         for pid in engine:
             os.kill(pid, signal.SIGSTOP)
-        sampler._timeout = 8.0
-        with pytest.raises(SyncError, match=rf"^server {name}: the engine did not answer \w+ within 8 s$"):
+        sampler._timeout = 4.0
+        with pytest.raises(SyncError, match=rf"^server {name}: the engine did not answer \w+ within 4 s$"):
             sampler.sync(iter(weights[0].items()))
         for pid in engine:
             os.kill(pid, signal.SIGCONT)

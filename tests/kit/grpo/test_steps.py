@@ -392,6 +392,7 @@ def test_drawing_ahead_takes_weights_one_step_old(make: Maker) -> None:
     assert plain.sampler.synced == STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sections", [OVERLAP, {}], ids=["overlap", "plain"])
 def test_resumed_after_every_step(make: Maker, sections: dict[str, Any]) -> None:
     """From the checkpoint after each step, with the tables that a kill during the next ones leaves."""

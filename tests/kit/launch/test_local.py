@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -198,3 +199,68 @@ def test_a_phase_trains_on_this_machine_and_in_this_process(tmp_path: Path) -> N
 
     assert len(losses("debug")) == 2
     assert losses("debug") == pytest.approx(losses("distill"), rel=1e-5)
+
+
+SIDE_BY_SIDE = """
+out = "runs/p"
+[stages.left]
+command = ["python", "-c", "CODE", "${out}", "right"]
+[stages.right]
+command = ["python", "-c", "CODE", "${out}", "left"]
+[stages.behind]
+command = ["python", "-c", "import os; print('threads', os.environ.get('OMP_NUM_THREADS'))"]
+after = ["left", "right"]
+"""
+MEET = """import sys, time, pathlib
+out = pathlib.Path(sys.argv[1]); out.mkdir(parents=True); (out / 'here').touch(); print('first\\\\nlast')
+until = time.monotonic() + 60
+while not (out.parent / sys.argv[2] / 'here').exists():
+    assert time.monotonic() < until; time.sleep(0.05)"""
+
+
+def test_stages_run_side_by_side_with_their_names_before_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = json.dumps(MEET)[1:-1].replace("\\\\\\\\", "\\\\")
+    (tmp_path / "p.toml").write_text(SIDE_BY_SIDE.replace("CODE", code))
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "kit.launch", "pipeline", "p.toml", "--cluster", "local", "--jobs", "2"],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert {"left | last", "right | first", "right | last"} <= set(lines)
+    assert f"behind | threads {max(1, (os.cpu_count() or 1) // 2)}" in lines
+    assert "3/3 behind: is new" in done.stderr
+
+
+def test_a_pipeline_that_is_asked_to_end_ends_its_jobs_and_goes_on_later(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib; out = pathlib.Path(sys.argv[1]); again = out.exists(); "
+        "out.mkdir(parents=True, exist_ok=True); print('again' if again else 'waits', flush=True); "
+        "time.sleep(0 if again else 60)"
+    )
+    text = f'out = "runs/p"\n[stages.a]\ncommand = ["python", "-c", "{code}", "${{out}}"]\n'
+    (tmp_path / "p.toml").write_text(text)
+    words = [sys.executable, "-m", "kit.launch", "pipeline", "p.toml", "--cluster", "local"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "waits\n":
+            break
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    (job,) = read(tmp_path / "runs" / "p" / "launch")
+    assert not Path(f"/proc/{job.job}").exists()
+    done = launch(tmp_path, "pipeline", "p.toml", "--cluster", "local")
+    assert done.returncode == 0, done.stderr
+    assert "1/1 a: goes on" in done.stderr and "again" in done.stdout.splitlines()

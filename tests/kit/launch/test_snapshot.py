@@ -88,3 +88,12 @@ def test_the_kits_own_snapshot_holds_what_jobs_need() -> None:
         names
     )
     assert not any(name.startswith(("tests/", "docs/", "runs/")) for name in names)
+
+
+def test_what_the_packager_keeps_is_the_checkouts_for_every_copy(root: Path, tmp_path: Path) -> None:
+    taken = snapshot.take(tmp_path / "launch", root)
+    (taken.folder / "build" / "made").write_text("by one copy")
+    (root / "kit" / "a.py").write_text("later")
+    second = snapshot.take(tmp_path / "launch", root)
+    assert (second.folder / "build" / "made").read_text() == "by one copy"
+    assert (root / "build" / "made").is_file() and second.folder != taken.folder

@@ -113,7 +113,8 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("name", ["o[/b]", "o[bold]", "o[/x]", "o:smile:", "o[/b"])
+# A closing tag of nothing is an error to rich; the others it would swallow or replace.
+@pytest.mark.parametrize("name", ["o[/x]", "o[bold]:smile:[/b"])
 def test_names_with_markup_are_shown_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

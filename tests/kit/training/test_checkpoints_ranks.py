@@ -67,7 +67,8 @@ def test_a_rank_killed_at_every_point(tmp_path: Path, victim: int) -> None:
         folder = tmp_path / f"kill{event}"
         shutil.copytree(start, folder)
         works: dict[int, Callable[[], None]] = {victim: functools.partial(kill_at, event)}
-        codes = two_ranks(folder, "second", 2, works, keep_last=1, commit_timeout=1.0)
+        # Where the time is too short for a slow machine, one more event is tried.
+        codes = two_ranks(folder, "second", 2, works, keep_last=1, commit_timeout=0.4)
         checkpoint = latest(folder, world_size=2, attempt="look")
         assert checkpoint is not None
         assert_is(checkpoint, 2 if checkpoint.step == 2 else 1, world_size=2)

@@ -14,6 +14,9 @@ class Attack(NamedTuple):
 OVER = "took over"
 REFUSED = "PermissionError"
 LEFT = "were still running"
+SAID = "before"
+HANGS = (OVER, SAID)
+"""What the results of cells say that have to be ended."""
 ATTACKS = {
     "fork_bomb": Attack("import os\nwhile True:\n    os.fork()", REFUSED, None),
     "daemons": Attack(
@@ -120,7 +123,7 @@ ATTACKS = {
     ),
     "loop": Attack("while True: pass", OVER, OVER),
     "loop_in_c": Attack("9 ** 9 ** 9", OVER, OVER),
-    "sleep": Attack("import time\nprint('before')\ntime.sleep(600)", "before", "before"),
+    "sleep": Attack("import time\nprint('before')\ntime.sleep(600)", SAID, SAID),
     "ignored_signals": Attack(
         "import signal\nfor n in set(signal.Signals) - {9, 19}:\n    signal.signal(n, signal.SIG_IGN)\n"
         "while True:\n    try:\n        while True: pass\n    except BaseException: pass",

@@ -13,11 +13,13 @@ import pytest
 from submission.sandbox import Sandbox, Session
 from submission.sandbox.layers import ALWAYS, LANDLOCK, LAYERS, NETWORK, OWN_USER, PIDS, SECCOMP
 from submission.settings import SandboxSettings
-from tests.submission.sandbox.attacks import ATTACKS, SLOW_ATTACKS, Attack
+from tests.submission.sandbox.attacks import ATTACKS, HANGS, SLOW_ATTACKS, Attack
 
 SETTINGS = SandboxSettings(workers=2, memory_mb=512, disk_mb=16, output_chars=2_000)
 OPTIONAL = tuple(name for name in LAYERS if name not in ALWAYS)
 SECONDS = 2.0
+HANG_SECONDS = 1.0
+"""For a cell that runs until it is ended."""
 
 
 def processes(sandbox: Sandbox) -> list[psutil.Process]:
@@ -57,7 +59,11 @@ def bare() -> Iterator[tuple[Sandbox, Session]]:
         yield sandbox, session
 
 
-def contained(sandbox: Sandbox, session: Session, code: str, expected: str, seconds: float = SECONDS) -> None:
+def contained(
+    sandbox: Sandbox, session: Session, code: str, expected: str, seconds: float | None = None
+) -> None:
+    if seconds is None:
+        seconds = HANG_SECONDS if expected in HANGS else SECONDS
     result = session.run_sync("x = 1; x")
     assert result.value == "1"
     began = time.monotonic()
