@@ -8,9 +8,7 @@ import fcntl
 import hashlib
 import io
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +24,7 @@ from submission.contest import Known, read_known
 from submission.files import write_bytes
 from submission.gateway.rehearsal import Gateway, GatewayError, Row
 from submission.journal import read_journal
+from submission.logged import end_group, last_line, start_module
 from submission.problems import Problem
 from submission.reporting.display import LiveView, print_results
 from submission.reporting.report import write_report
@@ -218,35 +217,25 @@ def server_process(
         PARENT: str(os.getpid()),
         **(extra or {}),
     }
-    command = [sys.executable, "-P", "-m", "submission", "--serve", *options]
+    command = ["submission", "--serve", *options]
     command += ["--journal", str(outputs.journal), "--rehearsal-socket", str(socket)]
-    with outputs.log.open("wb" if fresh else "ab") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = start_module(command, environment, outputs.log, append=not fresh)
     try:
         yield process
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=END_SECONDS)
-        # The engine's own processes share the group: none of them outlives the contest.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # None of the engine's own processes outlives the contest.
+        end_group(process)
 
 
 def _died(process: "subprocess.Popen[bytes]", outputs: Outputs) -> str:
     code = process.poll()
     if code is None:
         return ""
-    lines = outputs.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = f"; its last line: {lines[-1][:300]}" if lines else ""
+    line = last_line(outputs.log)
+    last = f"; its last line: {line}" if line else ""
     return f"the server ended with code {code}{last} (see {outputs.log})"
 
 

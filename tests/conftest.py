@@ -5,11 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from benchmarks.shared import shared_file
 
 # Tests run side by side, and processes that they start compute the same bits as they do themselves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A core that others use too makes no example wrong.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture

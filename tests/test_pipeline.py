@@ -42,6 +42,7 @@ for n in 1 2 3 4; do echo "gpu*|node$n|idle|96|2000000|7-00:00:00|infinite|gpu:h
 """
 
 
+@pytest.mark.slow
 def test_the_clusters_pipeline_fits_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dry run checks recipes, what their memory comes to, and what the cluster has."""
     (tmp_path / "sinfo").write_text(SINFO)
@@ -88,7 +89,7 @@ PROBLEMS = """
 hidden = 32
 heads = 1
 layers = 1
-[sets.base]
+[sets.teacher]
 count = 40
 [sets.test]
 count = 3

@@ -24,6 +24,7 @@ from benchmarks.learning import grpo_report, grpo_study, prm, report
 from benchmarks.learning.grpo_settings import GRPO, GrpoStudy
 from benchmarks.learning.runs import read_result
 from benchmarks.learning.settings import DISTILL, DistillStudy
+from benchmarks.learning.starts import read_results
 from benchmarks.learning.study import BASE, TEACHER, run_all, run_one, students
 from benchmarks.shared import ROOT
 from submission.cli import run
@@ -104,8 +105,7 @@ def grpo(
     folder = (folder or ROOT / "build" / "learning" / ("grpo_quick" if quick else "grpo")).resolve()
     started = time.monotonic()
     grpo_study.run_all(study, folder, jobs, lambda line: console.print(line, markup=False))
-    starts = {seed: read_result(folder, f"{grpo_study.START}-{seed}") for seed in study.seeds}
-    runs = {(run.arm, run.seed): read_result(folder, run.name) for run in grpo_study.policy_runs(study)}
+    starts, runs = read_results(folder, study.seeds, grpo_study.policy_runs(study))
     figures = grpo_report.figures(study, starts, runs)
     _keep(figures, folder, json_path)
     grpo_report.plot(figures, plot or folder / "grpo.png")

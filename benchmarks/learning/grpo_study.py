@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.learning.grpo_settings import FULL, GrpoStudy, grpo_recipe
 from benchmarks.learning.runs import (
@@ -21,33 +21,17 @@ from benchmarks.learning.runs import (
     write_result,
 )
 from benchmarks.learning.settings import supervised_recipe
+from benchmarks.learning.starts import DRAWS, START, ArmRun, run_anew, start_costs, write_problems
 from kit.data.records import Record, read_records, write_records
-from kit.worked import Split, generate
-
-START = "start"
-# Draws of the generator that no round of a start has: seed * _DRAWS + round.
-_DRAWS = 1_000
-_PROBLEMS = _DRAWS - 1
+from kit.worked import generate
 
 
-class PolicyRun(NamedTuple):
-    """One arm's run of one seed."""
-
-    arm: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.arm}-{self.seed}"
-
-
-def policy_runs(study: GrpoStudy) -> list[PolicyRun]:
+def policy_runs(study: GrpoStudy) -> list[ArmRun]:
     """The full recipe first, then seed by seed, so that what an early end leaves can be compared."""
     others = [arm for arm in study.arms if arm != FULL]
     return [
-        *(PolicyRun(FULL, seed) for seed in study.seeds),
-        *(PolicyRun(arm, seed) for seed in study.seeds for arm in others),
+        *(ArmRun(FULL, seed) for seed in study.seeds),
+        *(ArmRun(arm, seed) for seed in study.seeds for arm in others),
     ]
 
 
@@ -60,15 +44,7 @@ def prepare(study: GrpoStudy, folder: Path) -> None:
     if not begin(study, folder):
         return
     most = max(study.arm(arm).problems for arm in study.arms)
-    for seed in study.seeds:
-        drawn = generate(most, "train", seed * _DRAWS + _PROBLEMS, study.difficulty)
-        write_records(folder / f"problems-{seed}.jsonl", drawn)
-    draws: dict[Split, tuple[int, int]] = {
-        "validation": (study.validation_problems, 0),
-        "test": (study.test_problems, study.test_seed),
-    }
-    for split, (count, seed) in draws.items():
-        write_records(folder / f"{split}.jsonl", generate(count, split, seed, study.measured))
+    write_problems(study, folder, most)
     keep_settings(study, folder)
 
 
@@ -82,7 +58,7 @@ def run_all(study: GrpoStudy, folder: Path, jobs: int, say: Callable[[str], None
         ValueError: a run failed; the message names its log.
     """
     prepare(study, folder)
-    run_waiting("grpo-one", {f"{START}-{seed}": 1.0 for seed in study.seeds}, folder, jobs, say)
+    run_waiting("grpo-one", start_costs(study.seeds), folder, jobs, say)
     costs = {run.name: float(study.arm(run.arm).steps) for run in policy_runs(study)}
     run_waiting("grpo-one", costs, folder, jobs, say)
 
@@ -99,12 +75,14 @@ def run_one(folder: Path, name: str) -> None:
     ):
         importlib.import_module(library)
     study = load_settings(GrpoStudy, folder)
-    seeds = {f"{START}-{seed}": seed for seed in study.seeds}
-    run = next((run for run in policy_runs(study) if run.name == name), None)
-    if run is None and name not in seeds:
-        raise ValueError(f"no run {name!r} in this study")
-    shutil.rmtree(folder / name, ignore_errors=True)
-    result = train_policy(study, folder, run) if run else train_start(study, folder, seeds[name])
+    result = run_anew(
+        folder,
+        name,
+        study.seeds,
+        policy_runs(study),
+        start=lambda seed: train_start(study, folder, seed),
+        arm=lambda run: train_policy(study, folder, run),
+    )
     test = list(read_records(folder / "test.jsonl"))
     write_result(folder, name, {"run": name, **result, **_examined(study, folder / name / "model", test)})
 
@@ -129,7 +107,7 @@ def train_start(study: GrpoStudy, folder: Path, seed: int) -> dict[str, Any]:
         training = start.training.model_copy(update=update)
         rows = training.steps * training.batch_size
         place = out / f"round-{number}"
-        write_records(place / "data.jsonl", _worked(study, rows, seed * _DRAWS + number))
+        write_records(place / "data.jsonl", _worked(study, rows, seed * DRAWS + number))
         recipe = supervised_recipe(
             training,
             out=place,
@@ -154,7 +132,7 @@ def train_start(study: GrpoStudy, folder: Path, seed: int) -> dict[str, Any]:
     return {"steps": steps, "cpu_seconds": spent, "rounds": rounds, "validation": again}
 
 
-def train_policy(study: GrpoStudy, folder: Path, run: PolicyRun) -> dict[str, Any]:
+def train_policy(study: GrpoStudy, folder: Path, run: ArmRun) -> dict[str, Any]:
     """One run of GRPO, its cost and its curves.
 
     Returns:

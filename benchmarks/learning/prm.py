@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.learning import prm_report, prm_study
 from benchmarks.learning.prm_settings import PRM, PrmStudy
-from benchmarks.learning.runs import read_result
+from benchmarks.learning.starts import read_results
 from benchmarks.shared import ROOT
 from submission.cli import run
 from submission.files import write_text
@@ -44,8 +44,7 @@ def study(
     folder = (folder or ROOT / "build" / "learning" / ("prm_quick" if quick else "prm")).resolve()
     started = time.monotonic()
     prm_study.run_all(study, folder, jobs, lambda line: console.print(line, markup=False))
-    starts = {seed: read_result(folder, f"{prm_study.START}-{seed}") for seed in study.seeds}
-    runs = {(run.arm, run.seed): read_result(folder, run.name) for run in prm_study.scorer_runs(study)}
+    starts, runs = read_results(folder, study.seeds, prm_study.scorer_runs(study))
     figures = prm_report.figures(study, starts, runs)
     text = json.dumps(figures, indent=1) + "\n"
     for path in (folder / "figures.json", json_path):

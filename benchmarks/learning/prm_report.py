@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.learning.prm_settings import PrmStudy
+from benchmarks.learning.report import REPEATS
 from submission.selection.statistics import bootstrap_interval, mean_interval
 
-REPEATS = 10_000
 COMPARED = ("vote", "best_of_n")
 _NAMES = {"vote": "PRM-weighted vote", "best_of_n": "best of {attempts}"}
 _COSTS = ("steps", "cpu_seconds", "sampling_seconds")

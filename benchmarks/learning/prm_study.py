@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -35,42 +35,27 @@ from benchmarks.learning.runs import (
     run_waiting,
     write_result,
 )
+from benchmarks.learning.starts import DRAWS, START, ArmRun, run_anew, start_costs, write_problems
 from kit.data.labelled import LabelledSolution, write_labelled
 from kit.data.readers import read_labelled
-from kit.data.records import Record, read_records, write_records
+from kit.data.records import Record, read_records
 from kit.prm.figures import figures
-from kit.worked import generate
 from submission.answers import check, extract, parse_gold, to_int
 from submission.files import write_text
 from submission.selection.candidate import Candidate
 from submission.selection.rule import Rule, ranked
 
-START = "start"
 RULES = {
     "majority": Rule(),
     "vote": Rule(method="prm", aggregate="product"),
     "best_of_n": Rule(method="best_of_n", aggregate="product"),
 }
 """A step's score is the chance that it is right if all before it are: their product is the solution's."""
-_DRAWS = 1_000
-_PROBLEMS = _DRAWS - 1
 
 
-class ScorerRun(NamedTuple):
-    """One arm's scorer of one seed."""
-
-    arm: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.arm}-{self.seed}"
-
-
-def scorer_runs(study: PrmStudy) -> list[ScorerRun]:
+def scorer_runs(study: PrmStudy) -> list[ArmRun]:
     """Arm by arm."""
-    return [ScorerRun(arm, seed) for arm in study.arms for seed in study.seeds]
+    return [ArmRun(arm, seed) for arm in study.arms for seed in study.seeds]
 
 
 def prepare(study: PrmStudy, folder: Path) -> None:
@@ -81,13 +66,7 @@ def prepare(study: PrmStudy, folder: Path) -> None:
     """
     if not begin(study, folder):
         return
-    for seed in study.seeds:
-        drawn = generate(study.problems, "train", seed * _DRAWS + _PROBLEMS, study.difficulty)
-        write_records(folder / f"problems-{seed}.jsonl", drawn)
-    validation = generate(study.validation_problems, "validation", 0, study.measured)
-    write_records(folder / "validation.jsonl", validation)
-    test = generate(study.test_problems, "test", study.test_seed, study.measured)
-    write_records(folder / "test.jsonl", test)
+    write_problems(study, folder, study.problems)
     keep_settings(study, folder)
 
 
@@ -102,7 +81,7 @@ def run_all(study: PrmStudy, folder: Path, jobs: int, say: Callable[[str], None]
     """
     prepare(study, folder)
     common: dict[str, Any] = {"module": "benchmarks.learning.prm", "line": _line}
-    run_waiting("one", {f"{START}-{seed}": 1.0 for seed in study.seeds}, folder, jobs, say, **common)
+    run_waiting("one", start_costs(study.seeds), folder, jobs, say, **common)
     costs = {run.name: float(study.arm(run.arm).steps) for run in scorer_runs(study)}
     run_waiting("one", costs, folder, jobs, say, **common)
 
@@ -121,12 +100,14 @@ def run_one(folder: Path, name: str) -> None:
     for library in ("torch", "transformers", "kit.distill.phase", "kit.prm.phase"):
         importlib.import_module(library)
     study = load_settings(PrmStudy, folder)
-    seeds = {f"{START}-{seed}": seed for seed in study.seeds}
-    run = next((run for run in scorer_runs(study) if run.name == name), None)
-    if run is None and name not in seeds:
-        raise ValueError(f"no run {name!r} in this study")
-    shutil.rmtree(folder / name, ignore_errors=True)
-    result = train_scorer(study, folder, run) if run else make_policy(study, folder, seeds[name])
+    result = run_anew(
+        folder,
+        name,
+        study.seeds,
+        scorer_runs(study),
+        start=lambda seed: make_policy(study, folder, seed),
+        arm=lambda run: train_scorer(study, folder, run),
+    )
     write_result(folder, name, {"run": name, **result})
 
 
@@ -148,15 +129,15 @@ def make_policy(study: PrmStudy, folder: Path, seed: int) -> dict[str, Any]:
     training = list(read_records(folder / f"problems-{seed}.jsonl"))
     labelled = [
         judged(training[number // study.attempts], text, str(number))
-        for number, text in enumerate(attempts(training, seed * _DRAWS))
+        for number, text in enumerate(attempts(training, seed * DRAWS))
     ]
     write_labelled(out / "steps.jsonl", [record for record in labelled if record is not None])
-    texts = attempts(list(read_records(folder / "test.jsonl")), seed * _DRAWS + 1)
+    texts = attempts(list(read_records(folder / "test.jsonl")), seed * DRAWS + 1)
     write_text(out / "attempts.json", json.dumps(texts))
     return {**found, "sampling_seconds": time.process_time() - began}
 
 
-def train_scorer(study: PrmStudy, folder: Path, run: ScorerRun) -> dict[str, Any]:
+def train_scorer(study: PrmStudy, folder: Path, run: ArmRun) -> dict[str, Any]:
     """One scorer: its cost, its figures by step, and whether each rule solves each test problem.
 
     Returns:

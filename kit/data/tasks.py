@@ -2,22 +2,18 @@
 
 import re
 from array import array
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
 from kit.data.records import Record
+from kit.data.refused import Refused
 from submission.answers import parse_gold
 from submission.engines.base import Message
 from submission.engines.tokenizer import ChatTokenizer
 from submission.problems import MAX_PROBLEM_CHARS
 from submission.solving.drawing import LEAST_COMPLETION
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _THOUGHT = re.compile(r"<think>\s*$")
 
@@ -57,18 +53,10 @@ class Task:
 
 
 @dataclass
-class Tasks:
+class Tasks(Refused):
     """All problems of a run, in the data set's order, and how many rows were refused for which reason."""
 
     tasks: list[Task] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    """The first row of each reason, for the report."""
-
-    def refuse(self, reason: str, row: int, detail: str = "") -> None:
-        """Count one row."""
-        self.refused[reason] += 1
-        self.examples.setdefault(reason, f"row {row}{f': {detail}' if detail else ''}")
 
 
 def make_tasks(records: Iterable[Record], asking: Asking, tokenizer: ChatTokenizer) -> Tasks:
@@ -141,9 +129,3 @@ def _task(record: Record, asking: Asking, tokenizer: ChatTokenizer) -> Task | No
     tail = tokenizer.tokenizer.decode(prompt[-8:], skip_special_tokens=False)
     opened = _THOUGHT.search(tail)
     return Task(record, array("i", prompt), room, opened.group() if opened else "")
-
-
-def describe_refused(found: Tasks, console: "Console") -> None:
-    """One line a reason."""
-    for reason, count in found.refused.most_common():
-        console.print(f"left out: {reason}: {count} ({found.examples[reason][:160]})", markup=False)

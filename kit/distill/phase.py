@@ -7,7 +7,6 @@ Everything cheap is checked before any model is loaded, and what one rank finds 
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,24 @@ from kit.distill.objective import CachedTeacher, DistillObjective, OnlineTeacher
 from kit.distill.on_policy import MixedRows
 from kit.distill.recipe import DistillRecipe
 from kit.distill.vocabulary import check_same_tokens
-from kit.training.card import carried_card
 from kit.training.chat import Chat, open_chat
 from kit.training.checkpoints import refuse_another_run
 from kit.training.estimate.work import flops_per_token
-from kit.training.export import export
 from kit.training.loop import CHECKPOINTS, Job, Outcome, flat, revision_of, run
 from kit.training.model import (
     check_architecture,
-    check_vocabulary,
     find_model,
     load_causal,
     load_config,
     load_tokenizer,
     token_count,
 )
-from kit.training.ranks import Ranks, join, leave
-from kit.training.signals import StopRequest
-from kit.training.start import Started, check_start, freeze, partitioned, start, uses_deepspeed
+from kit.training.phase import check_positions, export_trained, find_tokenizer, joined
+from kit.training.ranks import Ranks
+from kit.training.start import Started, freeze, partitioned, start, uses_deepspeed
 from kit.training.table_steps import TableSteps
 from kit.training.tables import tokenizer_digest
-from kit.training.trackers import check_trackers
 
-MODEL = "model"
-"""Folder under `out` that the trained model is exported to."""
 FREE = ("out", "logging", "checkpoint", "parallel", "faults", "assume")
 """Sections that do not change what is learnt: a run may be resumed with others."""
 
@@ -68,29 +61,21 @@ def distill(recipe: DistillRecipe) -> Outcome:
     Raises:
         ValueError: something is wrong with the recipe, the models or the data; raised by all ranks.
     """
-    check_start(recipe)
-    check_trackers(recipe.logging.trackers)
-    ranks = join(recipe.parallel.timeout)
-    try:
-        with StopRequest() as stop:
-            checked = ranks.together(lambda: check(recipe))
-            made = ranks.together(
-                lambda: make_tables(recipe, checked.chat, checked.teacher_chat) if ranks.main else ""
-            )
-            data = open_tables(recipe, ranks.share(made))
-            who = identity(recipe, data, checked)
-            ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
-            started = ranks.together(lambda: start(recipe, checked.folder, ranks))
-            teacher = ranks.together(lambda: _teacher(recipe, checked, data, ranks))
-            objective = DistillObjective(recipe.loss, teacher, checked.vocabulary)
-            outcome = run(_job(recipe, checked, data, started, objective, ranks), stop)
-            if outcome.finished:
-                folder = recipe.out / MODEL
-                card = partial(carried_card, checked.folder, "distill")
-                export(started.engine, started.model, started.adapted, checked.chat, folder, ranks, card)
-            return outcome
-    finally:
-        leave()
+    with joined(recipe) as (ranks, stop):
+        checked = ranks.together(lambda: check(recipe))
+        made = ranks.together(
+            lambda: make_tables(recipe, checked.chat, checked.teacher_chat) if ranks.main else ""
+        )
+        data = open_tables(recipe, ranks.share(made))
+        who = identity(recipe, data, checked)
+        ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
+        started = ranks.together(lambda: start(recipe, checked.folder, ranks))
+        teacher = ranks.together(lambda: _teacher(recipe, checked, data, ranks))
+        objective = DistillObjective(recipe.loss, teacher, checked.vocabulary)
+        outcome = run(_job(recipe, checked, data, started, objective, ranks), stop)
+        if outcome.finished:
+            export_trained(recipe, started, checked.chat, checked.folder, "distill", ranks)
+        return outcome
 
 
 def check(recipe: DistillRecipe) -> Checked:
@@ -101,13 +86,9 @@ def check(recipe: DistillRecipe) -> Checked:
     """
     folder = find_model(recipe.model.path, "model.path")
     config = load_config(folder)
-    named = Path(recipe.model.tokenizer or folder).expanduser()
-    if not named.is_dir():
-        named = find_model(recipe.model.tokenizer, "model.tokenizer")
-    tokenizer = load_tokenizer(named)
-    check_vocabulary(tokenizer, config, f"model {recipe.model.path}")
+    _, tokenizer = find_tokenizer(recipe, folder, config)
     check_architecture(config)
-    _check_positions(recipe, config, recipe.model.path)
+    check_positions(recipe, config, recipe.model.path)
     chat = open_chat(tokenizer, recipe.model.path, recipe.data.instruction)
     if recipe.loss.alpha == 0 or recipe.teacher.source == "cached":
         vocabulary = None if recipe.loss.alpha == 0 else token_count(tokenizer)
@@ -120,7 +101,7 @@ def check(recipe: DistillRecipe) -> Checked:
     teacher_folder = find_model(recipe.teacher.path, "teacher.path")
     teacher_config, theirs = load_config(teacher_folder), load_tokenizer(teacher_folder)
     check_architecture(teacher_config)
-    _check_positions(recipe, teacher_config, recipe.teacher.path)
+    check_positions(recipe, teacher_config, recipe.teacher.path)
     vocabulary = check_same_tokens(tokenizer, theirs, recipe.model.path, recipe.teacher.path)
     for place, shape in ((recipe.model.path, config), (recipe.teacher.path, teacher_config)):
         if shape.vocab_size < vocabulary:
@@ -135,15 +116,6 @@ def check(recipe: DistillRecipe) -> Checked:
         open_chat(theirs, recipe.teacher.path, recipe.data.instruction),
         vocabulary,
     )
-
-
-def _check_positions(recipe: DistillRecipe, config: Any, place: str) -> None:
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit and recipe.batch.max_length > limit:
-        raise ValueError(
-            f"batch.max_length={recipe.batch.max_length} is over the {limit} positions of {place}: lower it, "
-            "or take a model with a longer context"
-        )
 
 
 def _teacher(recipe: DistillRecipe, checked: Checked, data: Data, ranks: Ranks) -> Teacher | None:

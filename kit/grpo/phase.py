@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from kit.grpo.rollout import Sampler
 from kit.grpo.steps import GrpoSteps
 from kit.rewards.judge import Judge
 from kit.rewards.prm import StepScorer
-from kit.training.card import carried_card
 from kit.training.chat import Chat, open_chat
 from kit.training.checkpoints import refuse_another_run
 from kit.training.estimate.work import flops_per_token
@@ -45,15 +43,12 @@ from kit.training.model import (
     load_tokenizer,
     token_count,
 )
-from kit.training.ranks import Ranks, join, leave
-from kit.training.signals import StopRequest
-from kit.training.start import Started, check_start, freeze, partitioned, start, uses_deepspeed
+from kit.training.phase import check_positions, export_trained, joined
+from kit.training.ranks import Ranks
+from kit.training.start import Started, freeze, partitioned, start, uses_deepspeed
 from kit.training.tables import data_digest, tokenizer_digest
-from kit.training.trackers import check_trackers
 from submission.engines.base import EngineError
 
-MODEL = "model"
-"""Folder under `out` that the trained model is exported to."""
 FREE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("out", "logging", "checkpoint", "parallel", "faults", "assume", "evaluation"), True),
     "rollout": {
@@ -84,38 +79,30 @@ def grpo(recipe: GrpoRecipe) -> Outcome:
     Raises:
         ValueError: something is wrong with the recipe, the model, the data or a reward; raised by all ranks.
     """
-    check_start(recipe)
-    check_trackers(recipe.logging.trackers)
-    ranks = join(recipe.parallel.timeout)
-    try:
-        with StopRequest() as stop, contextlib.ExitStack() as stack:
-            checked = ranks.together(lambda: check(recipe))
-            who = identity(recipe, checked)
-            ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
-            ranks.together(lambda: _check_servers(recipe, checked) if ranks.main else None)
-            judge = ranks.together(lambda: _judge(recipe, stack) if ranks.main else None)
-            started = ranks.together(lambda: start(recipe, checked.folder, ranks))
-            steps = _steps(recipe, checked, started, judge, who, ranks, stack)
-            job = Job(
-                recipe=recipe,
-                ranks=ranks,
-                engine=started.engine,
-                steps=steps,
-                identity=who,
-                flops_per_token=flops_per_token(checked.folder),
-                counts=checked.problems.counts,
-                revision=revision_of(Path(__file__).parent),
-            )
-            outcome = run(job, stop)
-            if steps.reference is not None:
-                ranks.together(steps.reference.tidy)
-            if outcome.finished:
-                folder = recipe.out / MODEL
-                card = partial(carried_card, checked.folder, "grpo")
-                export(started.engine, started.model, started.adapted, checked.chat, folder, ranks, card)
-            return outcome
-    finally:
-        leave()
+    with joined(recipe) as (ranks, stop), contextlib.ExitStack() as stack:
+        checked = ranks.together(lambda: check(recipe))
+        who = identity(recipe, checked)
+        ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
+        ranks.together(lambda: _check_servers(recipe, checked) if ranks.main else None)
+        judge = ranks.together(lambda: _judge(recipe, stack) if ranks.main else None)
+        started = ranks.together(lambda: start(recipe, checked.folder, ranks))
+        steps = _steps(recipe, checked, started, judge, who, ranks, stack)
+        job = Job(
+            recipe=recipe,
+            ranks=ranks,
+            engine=started.engine,
+            steps=steps,
+            identity=who,
+            flops_per_token=flops_per_token(checked.folder),
+            counts=checked.problems.counts,
+            revision=revision_of(Path(__file__).parent),
+        )
+        outcome = run(job, stop)
+        if steps.reference is not None:
+            ranks.together(steps.reference.tidy)
+        if outcome.finished:
+            export_trained(recipe, started, checked.chat, checked.folder, "grpo", ranks)
+        return outcome
 
 
 def check(recipe: GrpoRecipe) -> Checked:
@@ -134,12 +121,7 @@ def check(recipe: GrpoRecipe) -> Checked:
     tokenizer = load_tokenizer(folder)
     check_vocabulary(tokenizer, config, f"model {recipe.model.path}")
     check_architecture(config)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit and recipe.batch.max_length > limit:
-        raise ValueError(
-            f"batch.max_length={recipe.batch.max_length} is over the {limit} positions of "
-            f"{recipe.model.path}: lower it, or take a model with a longer context"
-        )
+    check_positions(recipe, config, recipe.model.path)
     chat = open_chat(tokenizer, recipe.model.path)
     try:
         return Checked(folder, chat, load_problems(recipe, folder))

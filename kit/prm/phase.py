@@ -28,20 +28,17 @@ from kit.training.chat import Chat, open_chat
 from kit.training.checkpoints import refuse_another_run
 from kit.training.estimate.work import flops_per_token
 from kit.training.loop import CHECKPOINTS, Job, Outcome, flat, revision_of, run
-from kit.training.model import check_architecture, check_vocabulary, find_model, load_config, load_tokenizer
-from kit.training.ranks import Ranks, join, leave
-from kit.training.signals import StopRequest
-from kit.training.start import Parts, Started, check_start, start
+from kit.training.model import check_architecture, find_model, load_config
+from kit.training.phase import MODEL, check_positions, find_tokenizer, joined
+from kit.training.ranks import Ranks
+from kit.training.start import Parts, Started, start
 from kit.training.tables import tokenizer_digest
-from kit.training.trackers import check_trackers
 from submission.checkpoint import check_weights, read_json
 from submission.engines.base import EngineError
 from submission.files import write_text
 from submission.prm.encoding import StepEncoder
 from submission.prm.heads import QWEN_PRM, PrmConfig
 
-MODEL = "model"
-"""Folder under `out` that the trained model is exported to."""
 FREE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("out", "logging", "checkpoint", "parallel", "faults", "assume"), True),
     "evaluation": {"metric", "threshold", "export", "calibrate"},
@@ -67,39 +64,33 @@ def prm(recipe: PrmRecipe) -> Outcome:
     Raises:
         ValueError: something is wrong with the recipe, the model or the data; raised by all ranks.
     """
-    check_start(recipe)
-    check_trackers(recipe.logging.trackers)
-    ranks = join(recipe.parallel.timeout)
-    try:
-        with StopRequest() as stop:
-            checked = ranks.together(lambda: check(recipe))
-            made = ranks.together(lambda: _tables(recipe, checked) if ranks.main else "")
-            data = open_tables(recipe, ranks.share(made))
-            who = identity(recipe, data, checked)
-            ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
-            scalars = Scalars(gain=recipe.head.scalar_lr / recipe.optimizer.lr)
-            parts = parts_of(recipe, scalars)
-            started = ranks.together(lambda: start(recipe, checked.folder, ranks, parts))
-            objective = StepObjective(data.weights)
-            if recipe.head.kind == "logprob":
-                _fit_start(recipe, started, data, who, ranks, scalars)
-            steps = _steps(recipe, data, started, objective, ranks)
-            job = Job(
-                recipe=recipe,
-                ranks=ranks,
-                engine=started.engine,
-                steps=steps,
-                identity=who,
-                flops_per_token=flops_per_token(checked.folder),
-                counts=data.counts,
-                revision=revision_of(Path(__file__).parent),
-            )
-            outcome = run(job, stop)
-            if outcome.finished:
-                _export(recipe, checked, data, started, objective, scalars, ranks)
-            return outcome
-    finally:
-        leave()
+    with joined(recipe) as (ranks, stop):
+        checked = ranks.together(lambda: check(recipe))
+        made = ranks.together(lambda: _tables(recipe, checked) if ranks.main else "")
+        data = open_tables(recipe, ranks.share(made))
+        who = identity(recipe, data, checked)
+        ranks.together(lambda: refuse_another_run(recipe.out / CHECKPOINTS, who))
+        scalars = Scalars(gain=recipe.head.scalar_lr / recipe.optimizer.lr)
+        parts = parts_of(recipe, scalars)
+        started = ranks.together(lambda: start(recipe, checked.folder, ranks, parts))
+        objective = StepObjective(data.weights)
+        if recipe.head.kind == "logprob":
+            _fit_start(recipe, started, data, who, ranks, scalars)
+        steps = _steps(recipe, data, started, objective, ranks)
+        job = Job(
+            recipe=recipe,
+            ranks=ranks,
+            engine=started.engine,
+            steps=steps,
+            identity=who,
+            flops_per_token=flops_per_token(checked.folder),
+            counts=data.counts,
+            revision=revision_of(Path(__file__).parent),
+        )
+        outcome = run(job, stop)
+        if outcome.finished:
+            _export(recipe, checked, data, started, objective, scalars, ranks)
+        return outcome
 
 
 def check(recipe: PrmRecipe) -> Checked:
@@ -110,20 +101,11 @@ def check(recipe: PrmRecipe) -> Checked:
     """
     folder = find_start(recipe.model.path)
     config = load_config(folder)
-    named = Path(recipe.model.tokenizer or folder).expanduser()
-    if not named.is_dir():
-        named = find_model(recipe.model.tokenizer, "model.tokenizer")
-    tokenizer = load_tokenizer(named)
-    check_vocabulary(tokenizer, config, f"model {recipe.model.path}")
+    named, tokenizer = find_tokenizer(recipe, folder, config)
     check_head(config, recipe.head, recipe.model.path)
     if recipe.head.kind == "logprob":
         check_architecture(config)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit and recipe.batch.max_length > limit:
-        raise ValueError(
-            f"batch.max_length={recipe.batch.max_length} is over the {limit} positions of "
-            f"{recipe.model.path}: lower it, or take a model with a longer context"
-        )
+    check_positions(recipe, config, recipe.model.path)
     chat = open_chat(tokenizer, recipe.model.path)
     form = form_of(tokenizer, recipe.head)
     try:

@@ -15,12 +15,10 @@ process, not for all together.
 import contextlib
 import math
 import os
-import queue
 import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +29,7 @@ from typing import Any, NamedTuple, Self
 from kit.rewards.caller import MAX_REWARD
 from submission.frames import MAX_REPLY, Channel, ClosedError
 from submission.processes import sweep
+from submission.worker_pool import WorkerPool, close_pipes
 
 FAILURES = ("timeout", "crash", "error", "invalid", "none")
 """How a call can give no reward: too slow; its process ended; it raised; no finite number; None."""
@@ -81,15 +80,11 @@ class FunctionPool:
             "start_timeout": start_timeout,
             "memory_gb": memory_gb,
         }
-        self._lock = threading.Lock()
-        self._closed = False
-        self._alive: set[_Worker] = set()
-        self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(workers - 1):
-            self._slots.put(None)
+        self._pool = WorkerPool(workers, lambda: _Worker(self._setup), f"the workers of {path!r} are")
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="reward")
+        self._pool.take()
         try:
-            self._slots.put(self._start())
+            self._pool.put(self._pool.start())
         except BaseException:
             self.close()
             raise
@@ -100,22 +95,22 @@ class FunctionPool:
         Raises:
             RuntimeError: the pool is closed, or a worker that replaces another cannot be started.
         """
-        worker = self._slots.get()
+        worker = self._pool.take()
         try:
             if worker is None:
                 worker = self._restart()
             outcome = worker.call(sample)
-            if worker.lost and not self._closed:
+            if worker.lost and not self._pool.closed:
                 # Not the function's doing: a cluster signals all processes of a job before it preempts it.
-                self._discard(worker)
+                self._pool.discard(worker)
                 worker = self._restart()
                 outcome = worker.call(sample)
         finally:
             usable = worker is not None and worker.usable
             if worker is not None and not usable:
-                self._discard(worker)
-            self._slots.put(worker if usable else None)
-        with self._lock:
+                self._pool.discard(worker)
+            self._pool.put(worker if usable else None)
+        with self._pool.lock:
             self.counts["calls"] += 1
             if outcome.failure:
                 self.counts[outcome.failure] += 1
@@ -127,20 +122,9 @@ class FunctionPool:
 
     def close(self) -> None:
         """End the workers; calls under way in other threads come back as crashes. Idempotent."""
-        with self._lock:
-            self._closed = True
-            for worker in self._alive:
-                worker.signal()
+        self._pool.signal()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        idles = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                idle = self._slots.get_nowait()
-                idles.append(idle)
-        for idle in idles:
-            if idle is not None:
-                self._discard(idle)
-            self._slots.put(None)  # so that a waiting caller wakes up and finds the pool closed
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -152,27 +136,9 @@ class FunctionPool:
 
     def _restart(self) -> "_Worker":
         try:
-            return self._start()
+            return self._pool.start()
         except ValueError as error:
             raise RuntimeError(f"a worker that came up before no longer does: {error}") from None
-
-    def _start(self) -> "_Worker":
-        with self._lock:
-            if self._closed:
-                raise RuntimeError(f"the workers of {self.path!r} are closed")
-            worker = _Worker(self._setup)
-            self._alive.add(worker)
-        try:
-            worker.await_ready()
-        except BaseException:
-            self._discard(worker)
-            raise
-        return worker
-
-    def _discard(self, worker: "_Worker") -> None:
-        worker.kill()
-        with self._lock:
-            self._alive.discard(worker)
 
 
 class _Worker:
@@ -258,7 +224,4 @@ class _Worker:
             code = self._process.wait()
         if code != 0:
             sweep(f"{MARK}={self._token}")
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        close_pipes(self._process)

@@ -114,7 +114,7 @@ def consensus(
     """
     options = dict(locals())
     from kit.steps.judge import JudgeRecipe, run_consensus
-    from kit.steps.recipe import toml_pairs
+    from kit.traces.drawing import toml_pairs
 
     given = _given(options, JudgeRecipe.model_fields)
     checked = JudgeRecipe.load(None, [*toml_pairs(given), *(setting or ())])

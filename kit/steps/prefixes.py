@@ -7,7 +7,6 @@ them in its prefix cache: a trace of n tokens is read about once, whatever the n
 
 import json
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.data.records import Record
+from kit.data.refused import Refused
 from kit.data.tasks import Asking, Task, make_tasks
 from kit.steps.outcomes import prefix_key
 from kit.steps.rounds import Outline
@@ -74,18 +74,10 @@ class Trace:
 
 
 @dataclass
-class Traces:
+class Traces(Refused):
     """All traces of a run, in the set's order, and how many rows were refused for which reason."""
 
     traces: list[Trace] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    """The first row of each reason."""
-
-    def refuse(self, reason: str, row: int, detail: str = "", count: int = 1) -> None:
-        """Count rows."""
-        self.refused[reason] += count
-        self.examples.setdefault(reason, f"row {row}{f': {detail}' if detail else ''}")
 
 
 def cut(completion: str) -> tuple[list[str], list[str]]:

@@ -1,6 +1,5 @@
 """What a run of step labels depends on."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -10,16 +9,14 @@ from pydantic import Field, model_validator
 from kit.steps.labels import Search
 from kit.steps.rounds import Policy
 from kit.steps.stopping import Design, needed_successes
+from kit.traces.drawing import DrawingRecipe, load_with_options
 from kit.traces.recipe import TraceRecipe, fingerprint, resolved, teacher_name
-from submission.recipes import Recipe
-from submission.settings import EngineSettings, SolverSettings
 
 FORMAT = 1
-_CONTEST = SolverSettings()
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class StepsRecipe(Recipe):
+class StepsRecipe(DrawingRecipe):
     """A model, traces, and how roll-outs are drawn and turned into labels."""
 
     model: Path
@@ -27,11 +24,6 @@ class StepsRecipe(Recipe):
     traces: str
     """File, folder or hub name with problems, gold answers and completions; see `kit.data.readers`."""
     out: Path = Path("runs/steps")
-    split: str = "train"
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Field of a record = column of the set."""
-    limit: int = Field(default=0, ge=0)
-    """Take the first so many rows; 0 takes all."""
 
     rollouts: int = Field(default=8, ge=1, le=4_096)
     """Of a prefix, at most."""
@@ -55,23 +47,6 @@ class StepsRecipe(Recipe):
     search: Search = "all"
     """`all`: every step; `first_error`: bisection, where one error makes all later steps wrong."""
 
-    seed: int = 0
-    temperature: float = Field(default=_CONTEST.temperature, ge=0)
-    top_p: float = Field(default=_CONTEST.top_p, gt=0, le=1)
-    min_p: float = Field(default=_CONTEST.min_p, ge=0, le=1)
-    max_tokens: int = Field(default=_CONTEST.max_tokens, ge=1)
-    """Tokens of a roll-out; what the context leaves after the prefix is the other bound."""
-    system_prompt: str = _CONTEST.system_prompt
-    user_prompt: str = "{problem}"
-    last_number: bool = False
-    """Let a completion that states no answer count with its last number."""
-    check_seconds: float = Field(default=5.0, gt=0, le=3600)
-    """For one symbolic comparison; one that takes longer counts as different."""
-
-    data_parallel: int = Field(default=1, ge=1)
-    """Engine processes, each with a share of the traces."""
-    engine: EngineSettings = EngineSettings()
-
     @model_validator(mode="after")
     def _possible(self) -> Self:
         self.sampling()  # its checks are these fields', too
@@ -81,17 +56,8 @@ class StepsRecipe(Recipe):
 
     def sampling(self) -> TraceRecipe:
         """The same as a recipe of `kit.traces`, whose engine processes draw the roll-outs."""
-        names = "out split columns limit seed temperature top_p min_p max_tokens system_prompt user_prompt"
-        shared = {name: getattr(self, name) for name in names.split()}
-        return TraceRecipe(
-            teacher=self.model,
-            dataset=self.traces,
-            last_number=self.last_number,
-            check_seconds=self.check_seconds,
-            data_parallel=self.data_parallel,
-            engine=self.engine,
-            **shared,
-        )
+        shared = {name: getattr(self, name) for name in DrawingRecipe.model_fields}
+        return TraceRecipe(teacher=self.model, dataset=self.traces, out=self.out, **shared)
 
     def policy(self) -> Policy:
         """How it decides."""
@@ -120,25 +86,13 @@ def resolve(recipe: StepsRecipe) -> StepsRecipe:
 
 def identity(recipe: StepsRecipe) -> dict[str, Any]:
     """What roll-outs depend on besides prefix and number. Labels are made from them again freely."""
-    names = "seed temperature top_p min_p max_tokens system_prompt user_prompt last_number"
     return {
         "format": FORMAT,
         "kind": "steps",
         "model": teacher_name(recipe.model),
         "model_files": fingerprint(recipe.model),
-        **{name: getattr(recipe, name) for name in names.split()},
-        "engine": recipe.engine.kind,
-        "dtype": recipe.engine.dtype,
-        "max_model_len": recipe.engine.max_model_len,
+        **recipe.sampling_identity(),
     }
-
-
-def toml_pairs(options: Mapping[str, Any]) -> list[str]:
-    """`key=value` overrides of options, with values as TOML text: JSON's scalars are TOML's."""
-    return [
-        f"{key}={json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)}"
-        for key, value in options.items()
-    ]
 
 
 def load_recipe(path: Path | None, options: Mapping[str, Any], overrides: Iterable[str] = ()) -> StepsRecipe:
@@ -147,10 +101,4 @@ def load_recipe(path: Path | None, options: Mapping[str, Any], overrides: Iterab
     Raises:
         ValueError: no model or traces are named, or a key or value is not valid.
     """
-    try:
-        return StepsRecipe.load(path, [*toml_pairs(options), *overrides])
-    except ValueError as error:
-        for name in ("model", "traces"):
-            if f"{name}: Field required" in str(error):
-                raise ValueError(f"no {name}: give --{name}") from None
-        raise
+    return load_with_options(StepsRecipe, path, options, overrides, ("model", "traces"))

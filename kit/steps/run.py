@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from kit.data.refused import describe_refused
 from kit.steps.labels import StepLabel, bisection_tests, first_error
 from kit.steps.outcomes import Outcomes
 from kit.steps.prefixes import Trace, Traces, make_traces, outlines, write_traces
@@ -14,12 +15,11 @@ from kit.steps.recipe import StepsRecipe, identity, resolve
 from kit.steps.records import Audit, StepCard, StepRecord, write_steps
 from kit.steps.replay import Replay, replay
 from kit.steps.rounds import Outline, RoundRules
-from kit.traces.problems import asking_of
+from kit.traces.problems import asking_of, load_rows
 from kit.traces.processes import run_workers
 from kit.traces.recipe import claim, teacher_name
 from kit.traces.run import only_one
-from submission.engines.base import EngineError
-from submission.engines.tokenizer import ChatTokenizer, context_length
+from submission.engines.tokenizer import context_length
 from submission.files import write_text
 from submission.parsing.symbolic import SymbolicChecker
 
@@ -49,30 +49,13 @@ def load_traces(recipe: StepsRecipe) -> Traces:
     Raises:
         ValueError: the set cannot be read, or none of its rows can be used.
     """
-    from kit.data.readers import Unreadable, read
-
-    unreadable: list[Unreadable] = []
-    records = read(
-        recipe.traces,
-        split=recipe.split,
-        columns=recipe.columns,
-        limit=recipe.limit,
-        unreadable=unreadable,
-    )
-    try:
-        tokenizer = ChatTokenizer(recipe.model)
-    except EngineError as error:
-        raise ValueError(str(error)) from None
+    asked = recipe.sampling()
     with SymbolicChecker(timeout=recipe.check_seconds) as checker:
-        found = make_traces(records, asking_of(recipe.sampling()), tokenizer, checker)
-    for row in unreadable:
-        found.refused["row cannot be read"] += 1
-        found.examples.setdefault("row cannot be read", f"{row.place}: {row.reason}")
-    if not found.traces:
-        reasons = "; ".join(
-            f"{reason} ({count}, {found.examples[reason]})" for reason, count in found.refused.items()
+        found = load_rows(
+            asked, lambda records, tokenizer: make_traces(records, asking_of(asked), tokenizer, checker)
         )
-        raise ValueError(f"{recipe.traces} has no trace to label: {reasons or 'it has no rows'}")
+    if not found.traces:
+        raise found.nothing_left(recipe.traces, "trace to label")
     return found
 
 
@@ -92,7 +75,7 @@ def run_steps(recipe: StepsRecipe, console: Console) -> StepCard:
     with only_one(recipe.out):
         claim(recipe.out, identity(recipe))
         plan = make_plan(recipe)
-        _describe_refused(plan.found, console)
+        describe_refused(plan.found, console)
         if plan.outcomes.damaged:
             console.print(f"{plan.outcomes.damaged} journal lines were cut off or damaged; drawn again")
         if plan.standing.open_round is not None:
@@ -187,7 +170,7 @@ def dry_run(recipe: StepsRecipe, console: Console) -> None:
     recipe = resolve(recipe)
     claim(recipe.out, identity(recipe), write=False)
     plan = make_plan(recipe)
-    _describe_refused(plan.found, console)
+    describe_refused(plan.found, console)
     tests = [_tests(outline, recipe) for outline in plan.outlines]
     traces = plan.found.traces
     context = min(recipe.engine.max_model_len, context_length(recipe.model))
@@ -225,11 +208,6 @@ def expected_share(recipe: StepsRecipe, plan: Plan) -> float:
     adaptive, certain = rules.expected()
     share = (pilot + policy.audit * (whole - pilot)) / whole
     return (share * certain + (1 - share) * adaptive) / recipe.rollouts
-
-
-def _describe_refused(found: Traces, console: Console) -> None:
-    for reason, count in found.refused.most_common():
-        console.print(f"left out: {reason}: {count} ({found.examples[reason][:160]})", markup=False)
 
 
 def print_card(card: StepCard, console: Console) -> None:

@@ -1,9 +1,16 @@
 """The problems of a trace run."""
 
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from kit.data.records import Record
+from kit.data.refused import Refused
 from kit.data.tasks import Asking, Tasks, make_tasks
 from kit.traces.recipe import TraceRecipe
 from submission.engines.base import EngineError
 from submission.engines.tokenizer import ChatTokenizer, context_length
+
+R = TypeVar("R", bound=Refused)
 
 
 def load_tasks(recipe: TraceRecipe) -> Tasks:
@@ -11,6 +18,18 @@ def load_tasks(recipe: TraceRecipe) -> Tasks:
 
     Raises:
         ValueError: the set cannot be read, or none of its rows can be used.
+    """
+    found = load_rows(recipe, lambda records, tokenizer: make_tasks(records, asking_of(recipe), tokenizer))
+    if not found.tasks:
+        raise found.nothing_left(recipe.dataset, "problem to sample")
+    return found
+
+
+def load_rows(recipe: TraceRecipe, make: Callable[[Iterator[Record], ChatTokenizer], R]) -> R:
+    """What `make` finds in the recipe's rows, with those that cannot be read among the refused.
+
+    Raises:
+        ValueError: the set or the teacher's tokenizer cannot be read.
     """
     from kit.data.readers import Unreadable, read
 
@@ -26,15 +45,8 @@ def load_tasks(recipe: TraceRecipe) -> Tasks:
         tokenizer = ChatTokenizer(recipe.teacher)
     except EngineError as error:
         raise ValueError(str(error)) from None
-    found = make_tasks(records, asking_of(recipe), tokenizer)
-    for row in unreadable:
-        found.refused["row cannot be read"] += 1
-        found.examples.setdefault("row cannot be read", f"{row.place}: {row.reason}")
-    if not found.tasks:
-        reasons = "; ".join(
-            f"{reason} ({count}, {found.examples[reason]})" for reason, count in found.refused.items()
-        )
-        raise ValueError(f"{recipe.dataset} has no problem to sample: {reasons or 'it has no rows'}")
+    found = make(records, tokenizer)
+    found.refuse_unreadable(unreadable)
     return found
 
 

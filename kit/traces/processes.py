@@ -2,15 +2,14 @@
 
 import contextlib
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kit.traces.recipe import TraceRecipe
 from kit.traces.worker import PARENT
+from submission.logged import end_group, last_line, start_module
 
 POLL_SECONDS = 0.5
 
@@ -64,23 +63,12 @@ def run_workers(
 def _worker(
     out: Path, number: int, arguments: Sequence[str], environment: dict[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-P", "-m", *arguments]
-    with _log(out, number).open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = start_module(arguments, environment, _log(out, number))
     try:
         yield process
     finally:
-        # The engine's processes share the group. A journal needs no farewell, so none is waited for.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # A journal needs no farewell, so none is waited for.
+        end_group(process)
 
 
 def _log(out: Path, number: int) -> Path:
@@ -89,8 +77,7 @@ def _log(out: Path, number: int) -> Path:
 
 def _why(out: Path, number: int, code: int) -> str:
     log = _log(out, number)
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = lines[-1][:300] if lines else "it wrote nothing"
+    last = last_line(log) or "it wrote nothing"
     return f"worker {number} ended with code {code}: {last} (all of it in {log})"
 
 

@@ -10,19 +10,17 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from kit.traces.drawing import DrawingRecipe, load_with_options
 from kit.traces.selection import DEFAULT_KEEP, Select
 from kit.traces.topk import MAX_VOCABULARY
 from submission.checkpoint import inspect, read_json
 from submission.files import write_text
-from submission.recipes import Recipe
-from submission.settings import EngineSettings, SolverSettings
 
 FORMAT = 1
-_CONTEST = SolverSettings()
 _SAMPLE = 1 << 20
 
 
-class TraceRecipe(Recipe):
+class TraceRecipe(DrawingRecipe):
     """A teacher, a set of problems, and how samples are drawn, chosen and scored."""
 
     teacher: Path
@@ -30,41 +28,18 @@ class TraceRecipe(Recipe):
     dataset: str
     """File or hub name, as `kit.data.readers` takes it."""
     out: Path = Path("runs/traces")
-    split: str = "train"
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Field of a record = column of the set."""
-    limit: int = Field(default=0, ge=0)
-    """Take the first so many rows; 0 takes all."""
 
     samples: int = Field(default=4, ge=1, le=1_000_000)
     """Samples a problem. More of them later go on from what is there."""
-    seed: int = 0
-    temperature: float = Field(default=_CONTEST.temperature, ge=0)
-    top_p: float = Field(default=_CONTEST.top_p, gt=0, le=1)
-    min_p: float = Field(default=_CONTEST.min_p, ge=0, le=1)
-    max_tokens: int = Field(default=_CONTEST.max_tokens, ge=1)
-    """Tokens of a completion; what the context leaves after the prompt is the other bound."""
-    system_prompt: str = _CONTEST.system_prompt
-    """The contest's own, so that the student learns from the prompt it will see."""
-    user_prompt: str = "{problem}"
-    """The user's turn. Traces keep the bare problem: what a template adds is the teacher's alone."""
-    last_number: bool = False
-    """Let a completion that states no answer count with its last number, as in the contest's settings."""
-    check_seconds: float = Field(default=5.0, gt=0, le=3600)
-    """For one symbolic comparison; one that takes longer counts as different."""
-
     select: Select = "all"
     keep: Annotated[int, Field(ge=1)] | None = None
     """Correct traces a problem at most; None: all of them, 1 shortest, 2 diverse ones."""
     keep_wrong: bool = False
     """Also write every sample that was not verified as right, marked `correct: false`."""
 
-    data_parallel: int = Field(default=1, ge=1)
-    """Engine processes, each with a share of the problems."""
     top_k: int = Field(default=0, ge=0)
     """Teacher's log-probabilities kept beside each token; 0 keeps none."""
     top_k_temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 2.0)
-    engine: EngineSettings = EngineSettings()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -115,17 +90,15 @@ def check_vocabulary(teacher: Path, top_k: int) -> None:
 
 def identity(recipe: TraceRecipe) -> dict[str, Any]:
     """What a sample depends on besides its problem and attempt. Selection and top-k are made again freely."""
-    names = "split columns seed temperature top_p min_p max_tokens system_prompt user_prompt last_number"
     place = Path(recipe.dataset)
     return {
         "format": FORMAT,
         "teacher": teacher_name(recipe.teacher),
         "teacher_files": fingerprint(recipe.teacher),
         "dataset": place.name if place.exists() else recipe.dataset,
-        **{name: getattr(recipe, name) for name in names.split()},
-        "engine": recipe.engine.kind,
-        "dtype": recipe.engine.dtype,
-        "max_model_len": recipe.engine.max_model_len,
+        "split": recipe.split,
+        "columns": recipe.columns,
+        **recipe.sampling_identity(),
     }
 
 
@@ -182,16 +155,4 @@ def load_recipe(path: Path | None, options: Mapping[str, Any], overrides: Iterab
     Raises:
         ValueError: no teacher or data set is named, or a key or value is not valid.
     """
-    # As TOML text, so that options and overrides pass the same parser: JSON's scalars and lists are TOML's.
-    pairs = []
-    for key, value in options.items():
-        for name, part in value.items() if isinstance(value, dict) else [("", value)]:
-            shown = str(part) if isinstance(part, Path) else part
-            pairs.append(f"{key}{'.' if name else ''}{name}={json.dumps(shown, ensure_ascii=False)}")
-    try:
-        return TraceRecipe.load(path, [*pairs, *overrides])
-    except ValueError as error:
-        for name in ("teacher", "dataset"):
-            if f"{name}: Field required" in str(error):
-                raise ValueError(f"no {name}: give --{name}") from None
-        raise
+    return load_with_options(TraceRecipe, path, options, overrides, ("teacher", "dataset"))

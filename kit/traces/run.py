@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from kit.data.records import write_records
-from kit.data.tasks import Task, Tasks, describe_refused
+from kit.data.refused import describe_refused
+from kit.data.tasks import Task, Tasks
 from kit.traces.assemble import Counts, assemble, print_summary, write_summary
 from kit.traces.journal import SampleIndex
 from kit.traces.problems import load_tasks

@@ -12,16 +12,16 @@ one. A child whose parent dies reads the end of its input, or hits its CPU limit
 import contextlib
 import json
 import os
-import queue
 import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from submission.worker_pool import WorkerPool, close_pipes
 
 MAX_CHARS = 1_000
 """Longer texts are never equal. Two of them also fit a pipe's buffer whole, so that writing cannot block."""
@@ -52,12 +52,7 @@ class SymbolicChecker:
         """Comparisons that were cut off; each counts as not equal."""
         self.crashes = 0
         """Workers that died during a comparison; each counts as not equal."""
-        self._lock = threading.Lock()
-        self._closed = False
-        self._alive: set[_Worker] = set()
-        self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(workers):
-            self._slots.put(None)
+        self._pool = WorkerPool(workers, lambda: _Worker(self.timeout), "the symbolic checker is")
 
     def equal(self, prediction: str, gold: str) -> bool:
         """Whether two answers in canonical LaTeX mean the same; False where that takes too long or crashes.
@@ -67,36 +62,22 @@ class SymbolicChecker:
         """
         if max(len(prediction), len(gold)) > MAX_CHARS:
             return False
-        worker = self._slots.get()
+        worker = self._pool.take()
         try:
             if worker is None:
-                worker = self._start()
+                worker = self._pool.start()
             try:
                 return self._ask(worker, prediction, gold)
             except _WorkerTerminatedError:
                 # Not the comparison's doing: a cluster signals all processes of a job before it preempts it.
-                worker = self._start()
+                worker = self._pool.start()
                 return self._ask(worker, prediction, gold, again=True)
         finally:
-            self._slots.put(worker if worker is not None and worker.usable else None)
+            self._pool.put(worker if worker is not None and worker.usable else None)
 
     def close(self) -> None:
         """Kill the workers. Comparisons under way in other threads return False; later ones raise."""
-        with self._lock:
-            self._closed = True
-            for worker in self._alive:
-                worker.signal()
-        # A worker in use is reaped by the thread that uses it: closing its pipes here would pull a file
-        # descriptor away under that thread.
-        idles = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                idle = self._slots.get_nowait()
-                idles.append(idle)
-        for idle in idles:
-            if idle is not None:
-                self._discard(idle)
-            self._slots.put(None)  # so that a waiting caller wakes up and finds the checker closed
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -106,45 +87,26 @@ class SymbolicChecker:
     ) -> None:
         self.close()
 
-    def _start(self) -> "_Worker":
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the symbolic checker is closed")
-            worker = _Worker(self.timeout)
-            self._alive.add(worker)
-        try:
-            worker.await_ready()
-        except BaseException:
-            self._discard(worker)
-            raise
-        return worker
-
     def _ask(self, worker: "_Worker", prediction: str, gold: str, *, again: bool = False) -> bool:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the symbolic checker is closed")
+        with self._pool.lock:
+            self._pool.refuse_if_closed()
             self.comparisons += 1
         try:
             return worker.equal(prediction, gold)
         except TimeoutError:
-            with self._lock:
+            with self._pool.lock:
                 self.timeouts += 1
         except _WorkerDiedError:
             if not again and worker.was_terminated():
-                self._discard(worker)
+                self._pool.discard(worker)
                 raise _WorkerTerminatedError from None
-            with self._lock:
-                self.crashes += not self._closed
+            with self._pool.lock:
+                self.crashes += not self._pool.closed
         except BaseException:
-            self._discard(worker)
+            self._pool.discard(worker)
             raise
-        self._discard(worker)
+        self._pool.discard(worker)
         return False
-
-    def _discard(self, worker: "_Worker") -> None:
-        with self._lock:
-            self._alive.discard(worker)
-        worker.kill()
 
 
 class _WorkerDiedError(Exception):
@@ -213,10 +175,7 @@ class _Worker:
         """End the process, reap it and close its pipes; only for the thread that uses it."""
         self.signal()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        close_pipes(self._process)
 
     def _reply(self, seconds: float) -> dict[str, object]:
         assert self._process.stdout is not None

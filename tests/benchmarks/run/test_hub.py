@@ -1,6 +1,5 @@
 """Problem sets by their hub names: the real libraries read them from a hub on this machine."""
 
-import io
 import json
 import subprocess
 import sys
@@ -8,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from benchmarks.shared import ROOT
 from submission.engines.replay import write_recording
+from tests.hub_reading import assert_says, found_by, parquet
 from tests.hub_server import DOWN, GATED_REFUSED, GATED_UNKNOWN, Hub, Repo, hub_server
 from tests.submission.virtual import boxed
 
@@ -33,12 +32,6 @@ configs:
 """
 PROBLEM = {"problem": "What is $1+1$?", "solution": r"It is $\boxed{2}$.", "answer": "2"}
 URL = {"url": "https://example.org/2024_AIME_I_Problems/Problem_1"}
-
-
-def parquet(*rows: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    pl.DataFrame(list(rows)).write_parquet(out)
-    return out.getvalue()
 
 
 def lines(*rows: dict[str, Any]) -> bytes:
@@ -129,18 +122,7 @@ def loaded(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     """Of every set of the shipped catalogue and `OWN`: its problems, or what was said."""
     folder = tmp_path_factory.mktemp("hub")
     (folder / "own.toml").write_text(OWN)
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(folder / "own.toml")],
-        env=hub.environment(folder / "home"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return found_by(LOAD, str(folder / "own.toml"), hub, folder / "home")
 
 
 @pytest.mark.slow
@@ -177,9 +159,7 @@ def test_every_set_of_the_catalogue_is_read_by_its_hub_name(loaded: dict[str, An
     ],
 )
 def test_a_set_that_cannot_be_read_says_why(loaded: dict[str, Any], name: str, parts: list[str]) -> None:
-    said = loaded[name]
-    assert isinstance(said, str) and "\n" not in said and len(said) < 600
-    assert not [part for part in parts if part not in said], said
+    assert_says(loaded[name], parts)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Training sets by their hub names: the real libraries read them from a hub on this machine."""
 
-import io
 import json
 import subprocess
 import sys
@@ -8,19 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
+from benchmarks.shared import ROOT
+from tests.hub_reading import assert_says, found_by, parquet
 from tests.hub_server import DOWN, GATED_REFUSED, Hub, Repo, hub_server
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def parquet(*rows: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    pl.DataFrame(list(rows)).write_parquet(out)
-    return out.getvalue()
-
 
 R1 = "<think>\nTwo and two.\n</think>\n\nIt is $\\boxed{4}$."
 OPEN_R1 = {
@@ -134,18 +125,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def loaded(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each of `SOURCES` gives: its records, or what was said."""
-    done = subprocess.run(
-        [sys.executable, "-c", READ, json.dumps(SOURCES)],
-        env=hub.environment(tmp_path_factory.mktemp("home")),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return found_by(READ, json.dumps(SOURCES), hub, tmp_path_factory.mktemp("home"))
 
 
 @pytest.mark.slow
@@ -187,9 +167,7 @@ def test_a_limit_streams_the_first_records(loaded: dict[str, Any]) -> None:
     ],
 )
 def test_a_set_that_cannot_be_read_says_why(loaded: dict[str, Any], name: str, parts: list[str]) -> None:
-    said = loaded[name]
-    assert isinstance(said, str) and "\n" not in said and len(said) < 600
-    assert not [part for part in parts if part not in said], said
+    assert_says(loaded[name], parts)
 
 
 @pytest.mark.slow

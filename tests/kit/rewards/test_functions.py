@@ -167,7 +167,7 @@ def test_a_stopped_supervisor_is_killed_with_all_below_it(
 def test_a_worker_that_is_asked_to_end_from_outside_costs_no_reward(named: str) -> None:
     """Slurm sends SIGTERM to every process of a job that it is about to preempt."""
     with FunctionPool("tests.kit.rewards.functions:length", workers=1) as pool:
-        (worker,) = pool._alive
+        (worker,) = pool._pool.alive
         worker._process.terminate()
         worker._process.wait(20)
         assert pool.call({"completion": "four"}).value == 4

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,10 @@ from kit.steps.outcomes import Outcomes
 from kit.steps.recipe import StepsRecipe
 from kit.steps.records import StepCard, StepRecord, read_steps
 from kit.steps.run import dry_run, run_steps
-from tests.kit.traces.made import make_teacher
+from tests.kit.traces.made import journal_lines, make_teacher
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +102,6 @@ def start(options: dict[str, Any], out: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
 
 
-def lines(out: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in out.glob("journal-*.jsonl"))
-
-
 def test_killed_again_and_again_it_repeats_no_rollout_and_loses_none(
     undisturbed: tuple[list[StepRecord], StepCard, Path], options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -122,7 +110,7 @@ def test_killed_again_and_again_it_repeats_no_rollout_and_loses_none(
     for victim, wanted in (("parent", 1), ("worker", card.rollouts // 2)):
         process = start(options, out)
         deadline = time.monotonic() + 240
-        while lines(out) < wanted:
+        while journal_lines(out) < wanted:
             assert time.monotonic() < deadline and process.poll() is None, "nothing happened"
             time.sleep(0.005)
         children = psutil.Process(process.pid).children(recursive=True)

@@ -18,3 +18,8 @@ def make_dataset(path: Path, count: int = 6) -> Path:
     rows = [{"problem": f"What is {n} modulo 2?", "answer": str(n % 2), "level": "1"} for n in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def journal_lines(out: Path) -> int:
+    """Lines in all journals of a run."""
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("journal-*.jsonl"))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,10 @@ from kit.traces.selection import distance
 from kit.traces.topk import TopKReader
 from kit.traces.worker import sample_seed
 from submission.answers import check, parse_gold
-from tests.kit.traces.made import make_dataset, make_teacher
+from tests.kit.traces.made import journal_lines, make_dataset, make_teacher
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +106,6 @@ def test_wrong_answers_are_rejected(undisturbed: list[Record], options: dict[str
     assert summary["samples"] == 36 == sum(summary[key] for key in ("correct", "wrong", "unparseable", "cut"))
     assert summary["cut"] > 0
     assert f"│ {summary['cut']} " in shown
-
-
-def journal_lines(out: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in out.glob("journal-*.jsonl"))
 
 
 def start(options: dict[str, Any], out: Path, *more: str) -> "subprocess.Popen[bytes]":

@@ -122,7 +122,7 @@ def test_a_worker_that_is_asked_to_end_from_outside_decides_nothing() -> None:
     """Slurm sends SIGTERM to every process of a job that it is about to preempt."""
     with SymbolicChecker() as checker, ThreadPoolExecutor(1) as pool:
         assert checker.equal("1", "1")
-        (worker,) = checker._alive
+        (worker,) = checker._pool.alive
         os.kill(worker._process.pid, signal.SIGSTOP)
         asked = pool.submit(checker.equal, "x + 1", "1 + x")
         while checker.comparisons < 2:
@@ -131,7 +131,7 @@ def test_a_worker_that_is_asked_to_end_from_outside_decides_nothing() -> None:
         os.kill(worker._process.pid, signal.SIGCONT)
         assert asked.result(60)
         assert checker.crashes == checker.timeouts == 0
-        assert checker._alive.isdisjoint({worker})
+        assert checker._pool.alive.isdisjoint({worker})
 
 
 def test_too_long_a_text_reaches_no_worker() -> None:
