@@ -11,6 +11,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _END_SECONDS = 5.0
+_CLEAN_LOOKS = 5
 
 
 def adopt_orphans() -> None:
@@ -149,9 +150,12 @@ def sweep(mark: str) -> bool:
         Whether none is left.
     """
     deadline = time.monotonic() + _END_SECONDS
+    clean = 0
     while time.monotonic() < deadline:
         found = [pid for pid in _processes() if mark.encode() in _environment(pid)]
-        if not found:
+        # A process that forks and ends after it was listed hides its child from this look, not from the next.
+        clean = 0 if found else clean + 1
+        if clean == _CLEAN_LOOKS:
             return True
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

@@ -34,10 +34,13 @@ Parts = dict[str, str]
 """Digests by what they are of: `settings`, `code`, `packages`, `file PATH`, `stage NAME`."""
 
 
-def parts_of(task: Task, tasks: Mapping[str, Task], before: Mapping[str, str], root: Path) -> Parts:
+def parts_of(
+    task: Task, tasks: Mapping[str, Task], before: Mapping[str, str], root: Path, own: Path
+) -> Parts:
     """What a task depends on.
 
     Args:
+        own: folder of the pipeline's records, which are no input.
         tasks: all of the pipeline, by name: what lies in their folders is theirs to answer for.
         before: fingerprints of the tasks that it comes after, by name.
         root: of the code.
@@ -53,7 +56,7 @@ def parts_of(task: Task, tasks: Mapping[str, Task], before: Mapping[str, str], r
         "packages": packages_digest(),
     }
     parts |= {f"stage {name}": fingerprint for name, fingerprint in sorted(before.items())}
-    made = [folder.absolute() for folder in folders.values()]
+    made = [folder.absolute() for folder in (own, *folders.values())]
     for path in _named(words):
         if not any(path.absolute().is_relative_to(folder) for folder in made):
             parts[f"file {path}"] = path_digest(path)

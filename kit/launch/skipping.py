@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kit.launch.fingerprint import Parts, changed, fingerprint_of, parts_of
 from kit.launch.records import Cluster
+from kit.launch.spec import LAUNCH
 from kit.launch.stages import Done, Plan, Planned, StageFolder, StageWork, now
 from kit.launch.tasks import Task
 
@@ -52,7 +53,7 @@ def choose(
     usual: dict[str, float] = {}
     for task in tasks:
         before = {name: fingerprints[name] for name in task.after if name in fingerprints}
-        parts = parts_of(task, by_name, before, root)
+        parts = parts_of(task, by_name, before, root, pipeline / LAUNCH)
         fingerprints[task.name] = fingerprint_of(parts)
         done = folder.done(task.name)
         if done is not None:

@@ -34,7 +34,7 @@ def load(**more: Any) -> list[Task]:
     stages: dict[str, Any] = {
         "first": {"command": command("first", "--in=input.txt")},
         "second": {"command": command("second", "${first}/made"), "after": ["first"]},
-        "third": {"command": command("third"), "after": ["second"]},
+        "third": {"command": command("third", "${stages}"), "after": ["second"]},
         "train": {"phase": "distill", "recipe": "distill.toml"},
     }
     for name, changes in more.items():

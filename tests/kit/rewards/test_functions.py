@@ -317,5 +317,16 @@ def test_sweep_finds_by_the_mark_alone(named: str, monkeypatch: pytest.MonkeyPat
     marked[1].wait()
 
 
+def test_sweep_finds_what_forks_away_from_it(named: str) -> None:
+    """Each of the chain ends right after it has forked the next: one look misses it one time in three."""
+    code = "import os, time\nfor _ in range(40):\n if os.fork(): os._exit(0)\n os.setsid()\ntime.sleep(600)"
+    for turn in range(12):
+        process = subprocess.Popen([sys.executable, "-S", "-c", code], env={FAMILY: named, MARK: f"t{turn}"})
+        time.sleep(0.015 + 0.001 * turn)
+        assert sweep(f"{MARK}=t{turn}")
+        process.wait(10)
+    assert family(named) == []
+
+
 def test_every_failure_is_met_by_some_attack() -> None:
     assert {failure for _, failure, _ in QUICK} == set(FAILURES)
