@@ -37,6 +37,7 @@ def main(
     contest: Annotated[Path | None, typer.Option(help="Run of contests (benchmarks.run).")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Bundle (kit.package).")] = None,
     stages: Annotated[Path | None, typer.Option(help="The pipeline's record of its stages, JSON.")] = None,
+    note: Annotated[str, typer.Option(help="What a reader has to know of the models and problems.")] = "",
 ) -> None:
     """Write one page: accuracy after each phase, cost, the bundle, the contest."""
     phases = read_phases([parse_phase(text) for text in phase])
@@ -45,6 +46,7 @@ def main(
         contest=None if contest is None else read_contest(contest),
         bundle=None if bundle is None else read_bundle(bundle),
         chart=None if stages is None else chart(read_record(stages)),
+        note=note,
     )
     write_html(out, found)
     console = Console()

@@ -45,8 +45,9 @@ def page(
     contest: Contest | None = None,
     bundle: BundleFacts | None = None,
     chart: Chart | None = None,
+    note: str = "",
 ) -> str:
-    """The page; what is None is not shown."""
+    """The page; what is None or empty is not shown."""
     titles = {one: title_of(one, phases.samples) for one in phases.measures}
     return render(
         "story.html",
@@ -66,6 +67,7 @@ def page(
         contest=None if contest is None else _contest(contest),
         bundle=bundle,
         chart=chart,
+        note=note,
     )
 
 

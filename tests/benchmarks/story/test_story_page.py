@@ -65,7 +65,7 @@ def options(folder: Path, out: Path, *more: str) -> list[str]:
 def everything(folder: Path) -> list[str]:
     return [
         *("--contest", str(folder / "contest"), "--bundle", str(folder / "bundle")),
-        *("--stages", str(folder / "stages.json")),
+        *("--stages", str(folder / "stages.json"), "--note", "Small <i>models</i>."),
     ]
 
 
@@ -91,6 +91,7 @@ def test_the_page_tells_the_story(written: tuple[str, str]) -> None:
         "PRM leaves pass@1 and maj@2 as before on every problem",
     ):
         assert line in said and line in text
+    assert "Small <i>models</i>." in text
     assert "$x_{1}$ → <b>GRPO& → PRM → bundle → contest. 20 problems (own), 2 samples each" in text
     assert "25.0 → 75.0 %" in text and "PRM-weighted@2" in text
     assert "2 of 3 right in the contest, 21 to 94 %" in text
@@ -118,6 +119,7 @@ def test_what_is_not_given_is_not_shown(folder: Path, tmp_path: Path) -> None:
     assert "75.0 % pass@1" in text and "GRPO. 20 problems" in text
     for word in ("bundle", "The contest", "wall-clock", "What each phase adds", "PRM"):
         assert word not in text, word
+    assert 'id="note"' not in page
 
 
 def test_troubles_come_first(folder: Path, tmp_path: Path) -> None:
