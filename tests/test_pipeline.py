@@ -65,7 +65,7 @@ def test_the_clusters_pipeline_fits_its_nodes(tmp_path: Path, monkeypatch: pytes
 def test_both_have_the_same_stages_from_the_first_phase_on() -> None:
     small, large = (set(stages_of(name)) for name in FILES)
     assert small - large == {"small", "base", "teacher"} and large - small == {"problems"}
-    for name in large & small - {"traces", "distill"}:
+    for name in large & small - {"traces", "distill", "eval_base"}:
         own = stages_of(FILES[0])[name]
         other = stages_of(FILES[1])[name]
         assert own["after"] == other["after"], name
@@ -79,7 +79,7 @@ def test_it_is_measured_on_problems_that_nothing_learns_from() -> None:
     assert set(splits.values()) == {"train"}
     stages = stages_of("pipeline.toml")
     using = {name for name, stage in stages.items() if "${small}/test.jsonl" in json.dumps(stage)}
-    assert using == {"eval_distill", "eval_grpo", "eval_prm", "contest"}
+    assert using == {"eval_base", "eval_distill", "eval_grpo", "eval_prm", "contest"}
     fitted = {name for name, stage in stages.items() if "${small}/validation.jsonl" in json.dumps(stage)}
     assert fitted == {"samples"}
 
