@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from submission.offline import SWITCHES
+
 COMMIT = hashlib.sha1(b"the only commit", usedforsecurity=False).hexdigest()
 Fault = tuple[int, str, str]
 """Status, `X-Error-Code` and message of every answer about a set."""
@@ -49,7 +51,12 @@ class Hub:
 
     def environment(self, home: Path) -> dict[str, str]:
         """Variables with which a subprocess uses this hub and keeps its cache in `home`."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+        # Other tests of this process may have switched it offline.
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in SWITCHES and not key.startswith(("HF_", "HUGGING"))
+        }
         own = {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),

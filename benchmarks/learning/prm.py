@@ -21,8 +21,9 @@ from submission.cli import run
 from submission.files import write_text
 
 QUICK = (
-    *("start.first_steps=5", "start.training.steps=5", "start.rounds=1", "scorer.steps=10", "seeds=[0, 1]"),
-    *("problems=40", "attempts=4", "test_problems=20", "validation_problems=20", "samples=1"),
+    *("start.first_steps=250", "start.training.steps=50", "start.stop_accuracy=0.1"),
+    *("scorer.steps=10", "seeds=[0, 1]"),
+    *("problems=200", "attempts=4", "test_problems=20", "validation_problems=20", "samples=1"),
 )
 """Overrides that run every part once; what they measure says nothing."""
 

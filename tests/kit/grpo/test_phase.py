@@ -178,7 +178,7 @@ def stopped_after(recipe: dict[str, Any], step: int) -> dict[str, Any]:
 
 def base_weights(recipe: dict[str, Any]) -> bool:
     """Train; whether every base weight in the engine is the checkpoint's at the end, bit for bit."""
-    from kit.grpo import phase
+    from kit.training import phase
 
     kept: list[bool] = []
     export = vars(phase)["export"]
@@ -196,6 +196,7 @@ def base_weights(recipe: dict[str, Any]) -> bool:
 
     vars(phase)["export"] = looked
     train(recipe)
+    assert kept, "nothing was exported"
     return all(kept)
 
 

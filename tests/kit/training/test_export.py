@@ -173,7 +173,8 @@ def train_with_full_disk(recipe: dict[str, Any], limit: int) -> None:
     import os
     import resource
 
-    from kit.distill import phase
+    from kit.distill.phase import distill
+    from kit.training import phase
 
     export = vars(phase)["export"]
 
@@ -183,7 +184,7 @@ def train_with_full_disk(recipe: dict[str, Any], limit: int) -> None:
         export(*given)
 
     vars(phase)["export"] = limited
-    phase.distill(DistillRecipe.parse(recipe, "the test"))
+    distill(DistillRecipe.parse(recipe, "the test"))
 
 
 @pytest.mark.slow
