@@ -7,8 +7,9 @@ Every combination of the values given is a scenario; all scenarios play the same
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, TypeVar
@@ -109,11 +110,8 @@ def main(
     heard = [] if without_opinions else read_heard(list(folders), taken)
     _refuse([scenario.settings(settings) for scenario in scenarios], heard, alone=without_opinions)
     machine = replace(_machine(pools, list(folders), load, prm_speed), heard=tuple(heard))
-    checked: list[Checked] = []
     # The speed of another engine says nothing of the contests that were played.
-    for path, overrides in folders.items() if measured is None else ():
-        played = ContestSettings.load(file, overrides)
-        checked += [check(real, taken, machine, played, rule) for real in read_contests(path)]
+    checked = _checked(folders, taken, machine, file, rule) if measured is None else []
     predictions = _predictions(against or [], taken, machine, file, rule, seed)
     size = problems or len(pools.problems)
     console = Console()
@@ -126,20 +124,9 @@ def main(
     notes = _notes(pools, scenarios, settings, machine.prm_speed)
     tell(told, notes, checked, console)
     tell_predictions(predictions, console)
-    results = []
+    draw = partial(play, size=size, contests=contests, machine=machine, rule=rule, seed=seed)
     with console.status("contests"):
-        for one in scenarios:
-            found = play(
-                one,
-                pools,
-                settings,
-                size=size,
-                contests=contests,
-                machine=machine,
-                rule=rule,
-                seed=seed,
-            )
-            results.append(evaluate(one, list(found), seed=seed))
+        results = [evaluate(one, list(draw(one, pools, settings)), seed=seed) for one in scenarios]
     show(table(results, size, settings.solver.attempts), console)
     if json_path is not None:
         figures = report(results, told, notes, checked, pools.throughput, predictions)
@@ -155,6 +142,21 @@ def _machine(pools: Pools, folders: Sequence[Path], load: str, prm_speed: float 
         between=median(one.between for one in played) if played else 0.0,
         prm_speed=_prm_speed(prm_speed, folders),
     )
+
+
+def _checked(
+    folders: Mapping[Path, list[str]],
+    recorded: Sequence[Taken],
+    machine: Machine,
+    file: Path | None,
+    rule: Rule,
+) -> list[Checked]:
+    """Every contest in these folders, played again as it was; `folders` has their settings."""
+    found: list[Checked] = []
+    for folder, overrides in folders.items():
+        settings = ContestSettings.load(file, overrides)
+        found += [check(real, recorded, machine, settings, rule) for real in read_contests(folder)]
+    return found
 
 
 def _predictions(
