@@ -1,12 +1,12 @@
 """Command line of `python -m benchmarks.story`: the whole story of a pipeline as one page.
 
-    python -m benchmarks.story --out runs/pipeline/story/index.html --phase Distilled=runs/a --phase GRPO=runs/b \\
-        --contest runs/contest --bundle bundles/aimo --stages runs/pipeline/stages.json
+    python -m benchmarks.story --out story/index.html --phase Distilled=runs/a --phase GRPO=runs/b \\
+        --contest runs/contest --bundle bundles/aimo --stages runs/pipeline/launch/stages.json
 
 Its picture, the first screen alone:
 
-    chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,980 --force-device-scale-factor=1.5 \\
-        --screenshot=docs/pipeline.png file://$PWD/runs/pipeline/story/index.html
+    chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,980 \\
+        --force-device-scale-factor=1.5 --screenshot=docs/pipeline.png file://$PWD/story/index.html
 """
 
 from pathlib import Path
