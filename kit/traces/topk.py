@@ -9,9 +9,9 @@ probability is: the error is at most 1.22e-4 sqrt(-l) nats for a log-probability
 at p = 0.37, 9.8e-4 at worst), hence, by Jensen, at most 1.22e-4 sqrt(H) on average over a distribution of
 entropy H. What lies below -64 is stored as -64.
 
-At a listed T the rows are exact but for that error and its mean over the top k (they share a normaliser), both
-over T: within the top k, probabilities at T depend on the differences of log-probabilities over T alone, and
-their sum is one minus the stored tail. So a row always sums to one, and a tail of 1e-9 is not lost to the
+At a listed T the rows are exact but for that error and its mean over the top k (they share a normaliser),
+both over T: within the top k, probabilities at T depend on the differences of log-probabilities over T alone,
+and their sum is one minus the stored tail. So a row always sums to one, and a tail of 1e-9 is not lost to the
 rounding of its neighbours. Another T has no tail, and is
 refused.
 
