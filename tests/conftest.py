@@ -11,7 +11,7 @@ from benchmarks.shared import shared_file
 
 # Tests run side by side, and processes that they start compute the same bits as they do themselves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A core that others use too makes no example wrong. The same examples each time: what fails here is the change's
+# A core that others use too makes no example wrong. The same examples each time: what fails is the change's
 # doing. New ones are looked for by `pytest --hypothesis-profile=search -m hypothesis`.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, derandomize=False, print_blob=True)
