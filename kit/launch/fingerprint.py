@@ -4,6 +4,7 @@ A stage's command or resolved recipe, the stages before it, the files that its w
 can reach, and the installed packages. On how many nodes it runs is no part: the numbers are the same.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -140,9 +141,11 @@ def _named(words: Iterable[str]) -> list[Path]:
     for word in words:
         for text in (word, *re.split("[=,]", word)):
             path = Path(text)
-            # A lone word such as `kit` or `demo` is none; a folder of the working folder is `./demo`.
-            if text and len(text) < 4096 and (path.is_file() or ("/" in text and path.is_dir())):
-                found[path] = None
+            # A word too long to name a file, or one behind a closed door, names none.
+            with contextlib.suppress(OSError):
+                # A lone word such as `kit` or `demo` is none; a folder of the working folder is `./demo`.
+                if text and (path.is_file() or ("/" in text and path.is_dir())):
+                    found[path] = None
     return list(found)
 
 

@@ -130,6 +130,14 @@ def test_settings_of_command_and_recipe_count_and_places_do_not(place: Path) -> 
     assert choose(tasks, Path("runs/q"), Path("code")).tasks == ()
 
 
+def test_a_word_may_be_a_text_too_long_to_name_a_file(place: Path) -> None:
+    said = {"command": ["python", "-m", "kit.third", "--note", "said. " * 100]}
+    play(chosen(load(third=said)))
+    assert chosen(load(third=said)).tasks == ()
+    said["command"][-1] += "More."
+    assert [task.name for task in chosen(load(third=said)).tasks] == ["third"]
+
+
 def test_what_was_stopped_goes_on_and_what_others_made_is_put_aside(place: Path) -> None:
     first = next(task for task in chosen().tasks if task.name == "first")
     assert first.stage is not None
