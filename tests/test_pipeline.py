@@ -89,7 +89,7 @@ PROBLEMS = """
 hidden = 32
 heads = 1
 layers = 1
-[sets.teacher]
+[sets.base]
 count = 40
 [sets.test]
 count = 3
