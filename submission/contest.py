@@ -34,11 +34,13 @@ class Known:
         answers: by problem key.
         elapsed: seconds of the contest that it spent.
         samples: of problems without an answer, by key: whole ones, which need not be drawn again.
+        solving: seconds that the problems with an answer took.
     """
 
     answers: dict[str, int]
     elapsed: float
     samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    solving: float = 0.0
 
 
 def problem_key(identifier: str, text: str) -> str:
@@ -47,8 +49,8 @@ def problem_key(identifier: str, text: str) -> str:
 
 
 def read_known(path: Path, low: int, high: int) -> Known:
-    """Answers (within `low`..`high`), whole samples and seconds spent, from a journal; nothing from a missing
-    one.
+    """Answers (within `low`..`high`), whole samples and seconds spent, from a journal; nothing from a
+    missing one.
     """
     content = read_journal(path)
     answers = {
@@ -58,7 +60,9 @@ def read_known(path: Path, low: int, high: int) -> Known:
         if line.key and low <= line.answer <= high and line.source != "default"
     }
     samples = {key: found for key, found in _whole_samples(content, low, high).items() if key not in answers}
-    return Known(answers, max((line.elapsed for line in content.lines), default=0.0), samples)
+    elapsed = max((line.elapsed for line in content.lines), default=0.0)
+    solving = sum(line.seconds for line in content.of(AnswerLine) if line.key in answers)
+    return Known(answers, elapsed, samples, solving)
 
 
 def _whole_samples(content: JournalContent, low: int, high: int) -> dict[str, tuple[Sample, ...]]:
@@ -115,8 +119,10 @@ class Contest:
         self._known = dict(known.answers) if known else {}
         self._earlier = dict(known.samples) if known else {}
         self._loading: asyncio.Task[str] | None = None
-        self._answered = 0
-        self._solving = 0.0
+        # Problems, not calls: a gateway whose connection broke asks once more, and what an earlier process
+        # has answered is not among those to come.
+        self._asked = set(self._known)
+        self._solving = known.solving if known else 0.0
         rules, budget = settings.rules, settings.budget
         self._ledger = Ledger(
             time_limit=rules.time_limit,
@@ -144,7 +150,7 @@ class Contest:
     async def answer(self, identifier: str, text: str) -> int:
         """Answer one problem. Never raises (but for cancellation) and never leaves the contest's range."""
         key = problem_key(identifier, text)
-        self._answered += 1
+        self._asked.add(key)
         try:
             if key in self._known:
                 self._write("answer", id=identifier, key=key, answer=self._known[key], source="journal")
@@ -189,7 +195,7 @@ class Contest:
         """What the ledger goes by, before the present problem is answered."""
         return Facts(
             elapsed=self._elapsed(),
-            answered=max(0, self._answered - 1),
+            answered=max(0, len(self._asked) - 1),
             solving=self._solving,
             restarted=getattr(self._staff.engine, "starts", 1) > 1,
         )

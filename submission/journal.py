@@ -134,7 +134,7 @@ class AnswerLine(_Line):
     swap: Seconds | None = None
     """For engine and PRM to change places and back (`prm.swap`); None where it had nothing to decide."""
     scoring: Seconds = 0.0
-    """In the PRM, then."""
+    """In the PRM, then; without turns, beside the engine, for the scores that came."""
     unscored: str = ""
     """Why it gave no scores, then."""
 

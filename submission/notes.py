@@ -60,14 +60,15 @@ def answer_facts(solution: Solution, trouble: str) -> dict[str, Any]:
         "tokens": sum(sample.tokens for sample in solution.samples),
         "seconds": round(solution.seconds, 3),
         "stopped": trouble or solution.stopped,
-        **_turn(solution),
+        **_scoring(solution),
     }
 
 
-def _turn(solution: Solution) -> dict[str, Any]:
+def _scoring(solution: Solution) -> dict[str, Any]:
+    """What scores took; nothing where there was nothing to score."""
     turn = solution.turn
     if turn is None:
-        return {}
+        return {"scoring": round(solution.scoring, 3)} if solution.scoring else {}
     return {"swap": round(turn.swap, 3), "scoring": round(turn.scoring, 3), "unscored": turn.why}
 
 

@@ -225,7 +225,9 @@ def check_disk(name: str, folder: Path, gib: float) -> Check:
 def check_ports(ports: Sequence[int]) -> Check:
     """Whether the gateway's ports are free."""
     taken = [port for port in ports if not _free(port)]
-    detail = f"taken: {', '.join(map(str, taken))}" if taken else f"{len(ports)} free for the gateway"
+    detail = f"{len(ports)} free for the gateway" if ports else "not looked at: the server itself will listen"
+    if taken:
+        detail = f"taken: {', '.join(map(str, taken))}"
     return Check("ports", not taken, detail, "end the process that listens there (a server of another run?)")
 
 

@@ -97,8 +97,8 @@ def _heard(problem: str, line: AnswerLine, right: set[tuple[str, str]]) -> Itera
 
 
 def asks(settings: ContestSettings) -> tuple[Role, ...]:
-    """The roles besides the solvers that the policy may ask; only `value` asks any."""
-    if settings.solver.policy != "value":
+    """The roles besides the solvers that any policy may ask; none where opinions count for nothing."""
+    if not settings.solver.opinion_votes:
         return ()
     return (*settings.team.of("verify"), *settings.team.of("select"))
 
@@ -112,9 +112,9 @@ def require_heard(settings: ContestSettings, heard: Sequence[Heard]) -> None:
     for role in asks(settings):
         if not any(one.role == role.name and one.task == role.task for one in heard):
             raise ValueError(
-                f"policy value may ask the team's {role.name!r} ({role.task}), and the recordings hold no "
-                "opinion of it: add a folder of contests in which it was asked, or --without-opinions plays "
-                "the solvers alone"
+                f"the team's {role.name!r} ({role.task}) may be asked, and the recordings hold no opinion of "
+                "it: add a folder of contests in which it was asked, or --without-opinions plays the solvers "
+                "alone"
             )
 
 

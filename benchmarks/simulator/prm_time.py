@@ -11,6 +11,8 @@ from submission.journal import read_journal
 def recorded_prm_speed(folders: Sequence[Path]) -> float:
     """Completion tokens a second over all scored problems; 0 where no journal tells how long scoring took.
 
+    In turns with the engine on a GPU or beside it; beside it, an engine that samples meanwhile slows it down.
+
     Args:
         folders: of runs of `benchmarks.run`.
     """

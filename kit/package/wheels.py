@@ -32,8 +32,12 @@ from submission.checkpoint import LeftOut
 from submission.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
-ORGANISER_NEEDS = ("numpy", "pandas", "polars", "protobuf", "pyarrow")
-"""Imported by the organiser's `kaggle_evaluation`, which runs inside the bundle's environment."""
+ORGANISER_NEEDS = ("grpcio-tools", "numpy", "pandas", "polars", "protobuf", "pyarrow")
+"""Imported by the organiser's `kaggle_evaluation`, which runs inside the bundle's environment.
+
+Since 1.7 it compiles its messages as it is imported, and calls pip where grpcio-tools is missing: that
+environment has no pip.
+"""
 BREAK_ON_CPU = ("torchaudio", "torchcodec", "torchvision")
 """Their builds on the index want CUDA libraries and make `import vllm` fail on a CPU."""
 _FORMAT = 2

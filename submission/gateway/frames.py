@@ -4,8 +4,33 @@ Gateways have sent scalars, Series and DataFrames of either library; all of them
 do, not by what they are, so neither library has to be present.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+TEXT = "problem"
+IDENTIFIER = ("id", "id_")
+
+
+def question(given: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Id and statement among the arguments of `predict`, as they came; "" where one is missing.
+
+    They come as two values, as one frame that holds both, or by name; over the wire, names have no order. A
+    csv that still has its answers sends a third value. Without names the id is first, the statement second.
+    """
+    values: list[tuple[str, Any]] = [(str(getattr(item, "name", None)), item) for item in given]
+    values += named.items()
+    if len(values) == 1 and len(getattr(values[0][1], "columns", ())) > 1:
+        frame = values[0][1]
+        values = [(str(name), frame[name]) for name in frame.columns]
+    names = [name for name, _ in values]
+    at = next((names.index(name) for name in IDENTIFIER if name in names), -1)
+    text = names.index(TEXT) if TEXT in names else -1
+    if at < 0:
+        at = next((index for index in range(len(values)) if index != text), -1)
+    if text < 0:
+        text = next((index for index in range(len(values)) if index != at), -1)
+    return values[at][1] if at >= 0 else "", values[text][1] if text >= 0 else ""
 
 
 def single_value(value: Any) -> Any:
@@ -33,10 +58,14 @@ def single_value(value: Any) -> Any:
 def answer_frame(identifier: Any, answer: int) -> Any:
     """A one-row frame with columns `id` and `answer` (64-bit integer): polars, else pandas.
 
-    The id goes back as it came where it is text or a 64-bit integer: a gateway may compare it. Anything
-    else goes back as text, since no frame holds it.
+    The id goes back as it came where it is text, a number that a column of 64 bits holds, or a truth value:
+    a gateway may compare it (that of AIMO 2 ends the run over another one). Anything else goes back as text,
+    null too: newer gateways end the run over a null in any column.
     """
-    if isinstance(identifier, bool) or not isinstance(identifier, int) or not -(2**63) <= identifier < 2**63:
+    integer = isinstance(identifier, int) and -(2**63) <= identifier < 2**63
+    # NaN is no id, and pandas calls it null.
+    number = isinstance(identifier, float) and not math.isnan(identifier)
+    if not (integer or number):
         # A lone surrogate cannot be written to a frame.
         identifier = str(identifier).encode("utf-8", "replace").decode("utf-8")
     try:

@@ -5,6 +5,7 @@ known flavours are served: `aimo_3_inference_server` and `aimo_2_inference_serve
 """
 
 import importlib
+import inspect
 import logging
 import os
 import sys
@@ -21,6 +22,7 @@ INPUT = Path(os.environ.get("AIMO_INPUT", "/kaggle/input"))
 FLAVOURS = (("aimo_3", "AIMO3InferenceServer"), ("aimo_2", "AIMO2InferenceServer"))
 # competitions/<slug>/kaggle_evaluation is the deepest layout seen; one level to spare.
 DEPTH = 4
+TEST_CSV = "test.csv"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def find_organiser(roots: Sequence[Path] | None = None) -> Organiser:
     for folder in [*searched, *(item for root in mounts for item in folders(root, DEPTH))]:
         for flavour, server_class in FLAVOURS:
             if (folder / "kaggle_evaluation" / f"{flavour}_inference_server.py").is_file():
-                test_csv = folder / "test.csv"
+                test_csv = folder / TEST_CSV
                 return Organiser(folder, flavour, server_class, test_csv if test_csv.is_file() else None)
     places = ", ".join(str(mount) for mount in mounts)
     raise ValueError(
@@ -93,6 +95,15 @@ def serve(organiser: Organiser, predict: Callable[..., Any], test_csv: Path | No
         return
     path = test_csv or organiser.test_csv
     if path is None:
-        raise ValueError(f"no test.csv beside {organiser.folder}/kaggle_evaluation: give --problems FILE")
+        raise ValueError(f"no {TEST_CSV} beside {organiser.folder}/kaggle_evaluation: give --problems FILE")
     log.warning("local gateway (%s) over %s", organiser.flavour, path)
-    server.run_local_gateway((str(path),))
+    server.run_local_gateway(_local_data(server.run_local_gateway, path))
+
+
+def _local_data(run_local_gateway: Callable[..., None], path: Path) -> str | tuple[str]:
+    """What names the problems of the local gateway: its files up to 1.4, their folder since 1.7."""
+    if "data_paths" in inspect.signature(run_local_gateway).parameters:
+        return (str(path),)
+    if path.name != TEST_CSV:
+        raise ValueError(f"{path}: this local gateway reads a file named {TEST_CSV}; rename it")
+    return str(path.parent)

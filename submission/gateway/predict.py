@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from submission.gateway.frames import answer_frame, single_value
+from submission.gateway.frames import answer_frame, question, single_value
 from submission.problems import MAX_PROBLEM_CHARS
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,9 @@ def make_predict(answer: Callable[[str, str], int], low: int, high: int, default
         identifier: Any = ""
         value = default
         try:
-            given = [*arguments, *named.values()]
-            identifier = single_value(given[0]) if given else ""
-            # A csv that still has its answers sends a third argument: the statement is always the second.
-            problem = single_value(given[1]) if len(given) > 1 else ""
+            name, statement = question(arguments, named)
+            identifier = single_value(name)
+            problem = single_value(statement)
             # No contest problem is longer; one that is must not stall the tokenizer.
             value = answer(str(identifier), str("" if problem is None else problem)[:MAX_PROBLEM_CHARS])
         # SystemExit and its kind too: whatever it is, no answer is worth the run.

@@ -5,6 +5,7 @@ first call exempt from the deadline, and replies judged as the real one judges t
 listens on a Unix socket, so that rehearsals need no free port and no loopback network.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,25 @@ if TYPE_CHECKING:
 SERVICE = "aimo.Rehearsal"
 # As the organiser's: the server must answer connections within 15 minutes of the gateway's start.
 STARTUP_SECONDS = 900.0
-OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+# As the organiser's on either side: a connection on which a ping finds no answer is given up, and a call
+# whose connection is lost is sent again, so that one problem may be asked twice.
+_RETRY = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 1,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})),
+)
 
 
 class GatewayError(RuntimeError):
@@ -101,7 +120,7 @@ class Gateway:
         for number, problem in enumerate(problems):
             begun = time.monotonic()
             reply = self._send(problem, None if number == 0 else self._call_seconds)
-            answer, lost = judge(reply, self._rules.answer_min, self._rules.answer_max)
+            answer, lost = judge(reply, problem.id, self._rules.answer_min, self._rules.answer_max)
             row = Row(problem.id, answer, lost, time.monotonic() - begun)
             on_row(row)
             yield row
@@ -156,15 +175,19 @@ class Gateway:
         self._channel.close()
 
 
-def judge(reply: Any, low: int, high: int) -> tuple[Any, str]:
-    """What the real gateway does with a reply (v0.9.0, by running it); `low`..`high` is the answers' range.
+def judge(reply: Any, identifier: str, low: int, high: int) -> tuple[Any, str]:
+    """What the real gateway does with a reply; `low`..`high` is the answers' range.
+
+    Versions differ (0.3 of AIMO 2, 0.9 of AIMO 3 and 1.7 were run): what ends the run in one of them ends it
+    here. Only 0.3 asks for the problem's id, and only 1.7 refuses a null.
 
     Returns:
         The answer as it would be written, and why it cannot score ("" if it can): the real gateway takes
-        out-of-range, negative, fractional, textual, null and missing answers without a word.
+        out-of-range, negative, fractional, textual and missing answers without a word.
 
     Raises:
-        GatewayError: replies that end the run: anything but a frame of exactly one row.
+        GatewayError: replies that end the run: anything but a frame of exactly one row with the problem's
+            `identifier` and without nulls.
     """
     import polars as pl
 
@@ -172,6 +195,11 @@ def judge(reply: Any, low: int, high: int) -> tuple[Any, str]:
         raise GatewayError("INVALID_SUBMISSION", f"predict returned {type(reply).__name__}, not a frame")
     if reply.height != 1:
         raise GatewayError("INVALID_SUBMISSION", f"predict returned {reply.height} rows, not one")
+    if "id" not in reply.columns or reply["id"][0] != identifier:
+        returned = repr(reply["id"][0]) if "id" in reply.columns else "no id"
+        raise GatewayError("INVALID_SUBMISSION", f"predict returned {returned} for problem {identifier}")
+    if any(column.null_count() for column in reply.get_columns()):
+        raise GatewayError("INVALID_SUBMISSION", f"predict returned a null for problem {identifier}")
     if "answer" not in reply.columns:
         return None, "the reply has no column `answer`"
     answer = reply["answer"][0]

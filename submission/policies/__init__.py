@@ -15,6 +15,9 @@ and does what the decision says, in this order:
 3. `run`: start so many attempts; policies never ask for more than `situation.free`, aborted ones apart.
 4. `verify`: ask the verifier, set `verifier_seconds` to infinity, ask the policy again.
 5. none of these: wait. A policy never waits with nothing running.
+
+`with_second_opinion` makes any policy ask the verifier where it would stop with the votes split; `ours`
+weighs that by itself, by the same rule.
 """
 
 from submission.policies.adaptive_consistency import adaptive_consistency
@@ -22,6 +25,7 @@ from submission.policies.deepconf import deepconf
 from submission.policies.first_agree import first_agree
 from submission.policies.fixed import fixed
 from submission.policies.ours import ours
+from submission.policies.second_opinion import with_second_opinion
 from submission.policies.situation import Decision, Policy, Running, Situation
 from submission.policies.uncatchable import uncatchable
 
@@ -36,4 +40,5 @@ __all__ = [
     "fixed",
     "ours",
     "uncatchable",
+    "with_second_opinion",
 ]

@@ -20,6 +20,7 @@ import statistics
 from collections.abc import Hashable, Sequence
 
 from submission.policies.prospects import Counts, gain
+from submission.policies.second_opinion import worth_asking
 from submission.policies.situation import Decision, Situation, ended, plurality, tally
 
 LEAST = 3
@@ -39,8 +40,6 @@ DEAR = 0.1
 """Right answers that an attempt costs where one answer has to do."""
 LEAST_REST = 0.25
 """Share of a whole attempt that one which is longer under way than usual is thought to have before it."""
-VERIFIER_SKILL = 0.1
-"""Share of the runner-up's chance that asking a verifier wins: little, until one is calibrated."""
 
 
 def ours(situation: Situation) -> Decision:
@@ -49,7 +48,7 @@ def ours(situation: Situation) -> Decision:
     votes = tuple(count for _, count in ranked)
     done = ended(situation)
     if done:
-        return done if done.stop == "time out" else _verified(situation, votes, done.stop)
+        return done if done.stop == "time out" else _verified(situation, done.stop)
     whole = whole_seconds(situation)
     cost = attempt_cost(situation, whole)
     running, seen = len(situation.running), len(situation.finished)
@@ -57,7 +56,7 @@ def ours(situation: Situation) -> Decision:
     if not needed:
         cost *= _leaning(situation, ranked)
         if not _pays(situation, votes, cost, _rests(situation, whole)):
-            return _verified(situation, votes, _reason(votes))
+            return _verified(situation, _reason(votes))
         needed = _needed(situation, votes, cost)
     # Where a new attempt does not pay, what is under way may still.
     width = max(needed, situation.parallel) if needed else 0
@@ -168,12 +167,8 @@ def _reason(votes: Counts) -> str:
     return "agree" if agreed else "not worth the time"
 
 
-def _verified(situation: Situation, votes: Counts, reason: str) -> Decision:
+def _verified(situation: Situation, reason: str) -> Decision:
     """Stop, or ask the verifier first where answers compete and it is worth its time."""
-    seconds = situation.verifier_seconds
-    if len(votes) > 1 and seconds <= situation.seconds_left:
-        second = votes[1] / len(situation.finished)
-        price = 0.0 if math.isnan(situation.price) else situation.price
-        if VERIFIER_SKILL * second > price * seconds:
-            return Decision(verify=True)
+    if worth_asking(situation):
+        return Decision(verify=True)
     return Decision(stop=reason, answer=plurality(situation))

@@ -41,7 +41,8 @@ class Situation:
         typical_seconds: of a whole attempt at earlier problems; NaN where unknown.
         price: what a second of the whole machine is worth, in right answers (`submission.ledger`); NaN where
             unknown.
-        verifier_seconds: what asking the verifier would take; infinite where there is none, or it was asked.
+        verifier_seconds: what asking the verifier would take; infinite where there is none, it was asked, or
+            whatever it says the answer stays.
     """
 
     finished: tuple[Candidate, ...] = ()

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from submission.agents.team import Team
 from submission.selection.candidate import Candidate
 from submission.selection.rule import LEAST_KNOWN, PLAIN, Rule, known_share, prm_scores, ranked, weights
 from submission.selection.voting import Standing, standings
@@ -70,6 +71,35 @@ def undecided(
         scored = [replace(one, steps=(1.0 if one.answer == answer else 0.0,)) for one in candidates]
         chosen.add(choose(scored, rule, opinions, opinion_votes).answer)
     return len(chosen) > 1
+
+
+def swayable(
+    candidates: Sequence[Candidate], rule: Rule, looked: Sequence[int], team: Team, opinion_votes: float = 1.0
+) -> bool:
+    """Whether the team's opinions could change the answer: all of them are for each in turn.
+
+    Args:
+        candidates: as `choose` takes them; steps that are not scored yet may still tip what is close.
+        rule: with which they are chosen.
+        looked: the answers that are to be looked at.
+        team: each of its verifiers and selectors counts by its share.
+        opinion_votes: as `choose` takes it.
+    """
+    alone = choose(candidates, rule).answer
+    return any(
+        choose(candidates, rule, _unanimous(team, answer), opinion_votes).answer != alone for answer in looked
+    )
+
+
+def _unanimous(team: Team, answer: int) -> list[Opinion]:
+    """All verifiers confirm this answer and no other; all selectors pick it."""
+    verdicts = [Opinion(role.name, "verify", answer, True, 0, 0.0) for role in team.of("verify")]
+    picks = [
+        Opinion(role.name, "select", answer, True, 0, 0.0)
+        for role in team.of("select")
+        for _ in range(role.share)
+    ]
+    return verdicts + picks
 
 
 def _extra(opinions: Sequence[Opinion], votes: float) -> dict[int, float]:

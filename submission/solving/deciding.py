@@ -12,6 +12,7 @@ from submission.policies import (
     fixed,
     ours,
     uncatchable,
+    with_second_opinion,
 )
 from submission.policies.situation import ended
 from submission.settings import SolverSettings
@@ -20,16 +21,21 @@ log = logging.getLogger(__name__)
 
 
 def make_policy(settings: SolverSettings) -> Policy:
-    """The policy of `solver.policy`."""
+    """The policy of `solver.policy`; each of them has the team's verifiers and selectors asked alike."""
+    return guarded(with_second_opinion(_sampling(settings)))
+
+
+def _sampling(settings: SolverSettings) -> Policy:
+    """When to stop drawing samples."""
     if settings.policy == "value":
-        return guarded(ours)
+        return ours
     if settings.policy == "adaptive":
-        return guarded(adaptive_consistency())
+        return adaptive_consistency()
     if settings.policy == "deepconf":
-        return guarded(deepconf())
+        return deepconf()
     if settings.policy == "fixed":
-        return guarded(fixed(settings.attempts))
-    return guarded(agreeing(settings.agree))
+        return fixed(settings.attempts)
+    return agreeing(settings.agree)
 
 
 def agreeing(agree: int | None) -> Policy:

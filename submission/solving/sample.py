@@ -97,6 +97,7 @@ class Solution:
         prm_means: mean aggregated PRM score of each answer; empty where nothing was scored.
         opinions: of verifiers and selectors.
         turn: the PRM's on the GPU that it shares; None where it shares none, or had nothing to decide.
+        scoring: seconds in a PRM that takes no turns, for the scores that came.
     """
 
     answer: int
@@ -111,3 +112,4 @@ class Solution:
     prm_means: Mapping[int, float] = field(default_factory=dict)
     opinions: tuple[Opinion, ...] = ()
     turn: Turn | None = None
+    scoring: float = 0.0

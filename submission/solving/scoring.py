@@ -33,7 +33,7 @@ class Scoring:
         self._answers: set[int] = set()
         self._task: asyncio.Task[None] | None = None
         self.seconds = 0.0
-        """Spent in the scorer."""
+        """In the scorer, for the scores that came."""
         self.fault = ""
 
     def add(self, sample: Sample) -> None:
@@ -56,8 +56,7 @@ class Scoring:
                 log.exception("no PRM scores")
                 self.fault = f"{type(error).__name__}: {error}"
                 return
-            finally:
-                self.seconds += loop.time() - begun
+            self.seconds += loop.time() - begun
             for sample, steps in zip(batch, scores, strict=True):
                 # A NaN from a broken model must not decide anything, nor reach the journal.
                 sample.steps = tuple(steps) if all(map(math.isfinite, steps)) else ()

@@ -18,10 +18,11 @@ from submission.agents.tool_writer import Written
 from submission.engines.base import Engine
 from submission.policies import Policy, Running, Situation
 from submission.prm.turns import Turns
+from submission.selection.candidate import Candidate
 from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestRules, SolverSettings
 from submission.solving.aside import Aside
-from submission.solving.choosing import Choice, choose, undecided
+from submission.solving.choosing import Choice, choose, swayable, undecided
 from submission.solving.deciding import make_policy
 from submission.solving.drawing import Asked, Drawer
 from submission.solving.late_scoring import LateScoring
@@ -145,8 +146,7 @@ class _Run:
 
     def _undecided(self, samples: Sequence[Sample]) -> bool:
         solver = self._solver
-        candidates = [sample.candidate() for sample in sorted(samples, key=lambda sample: sample.seconds)]
-        return undecided(candidates, solver.rule, self._opinions, solver.settings.opinion_votes)
+        return undecided(_voting(samples), solver.rule, self._opinions, solver.settings.opinion_votes)
 
     def prepare(self) -> str:
         """Render the prompts. Returns why the problem cannot be sampled, "" if it can."""
@@ -217,10 +217,16 @@ class _Run:
         return Running(sample.attempt, len(written.ids), now - sample.begun)
 
     def _verifier_seconds(self) -> float:
-        """What a second look would take: about as long as a sample; infinite where there is nobody to ask."""
-        if self._look is None or not split([sample.answer for sample in self._finished]):
+        """What a second look would take: about as long as a sample that came to an answer.
+
+        Infinite where there is nobody to ask, or whatever is said the answer stays.
+        """
+        solver = self._solver
+        looked = [] if self._look is None else split([sample.answer for sample in self._finished])
+        votes = solver.settings.opinion_votes
+        if not looked or not swayable(_voting(self._finished), solver.rule, looked, solver.team, votes):
             return math.inf
-        return fmean([sample.seconds for sample in self._finished])
+        return fmean([sample.seconds for sample in self._finished if sample.answer is not None])
 
     async def _ask_again(self, deadline: float) -> None:
         assert self._look is not None
@@ -298,6 +304,7 @@ class _Run:
             prm_means=choice.prm_means,
             opinions=self._opinions,
             turn=self._scoring.turn if isinstance(self._scoring, LateScoring) else None,
+            scoring=self._scoring.seconds if isinstance(self._scoring, Scoring) else 0.0,
         )
 
     def _source(self, choice: Choice) -> Source:
@@ -305,3 +312,8 @@ class _Run:
             return "default"
         voted = any(sample.answer is not None for sample in self._finished)
         return "vote" if voted else "partial"
+
+
+def _voting(samples: Sequence[Sample]) -> list[Candidate]:
+    """As they vote: the quicker first, which wins a tie."""
+    return [sample.candidate() for sample in sorted(samples, key=lambda sample: sample.seconds)]

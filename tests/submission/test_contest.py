@@ -75,6 +75,31 @@ def test_a_restarted_contest_answers_known_problems_at_once(tmp_path: Path) -> N
     assert (answers, spent) == ([3, 4, 9], 20)
 
 
+def test_a_problem_counts_once_however_often_it_is_asked_and_whoever_answered_it(tmp_path: Path) -> None:
+    """Else a contest that was restarted, or asked twice over a broken line, misjudges what is to come."""
+    problems = [("a", "A?"), ("b", "B?"), ("c", "C?")]
+    budget = BudgetSettings(reserve=50, floor=100, cap=1000)
+    wide = make_settings(expected_problems=3).model_copy(update={"budget": budget})
+    recording = {key: [boxed(3, 10), boxed(3, 20)] for key in "abc"}
+
+    def budgets(name: str, asked: list[tuple[str, str]], known: Known | None = None) -> list[float]:
+        before = known.elapsed if known else 0.0
+        engine, journal = ReplayEngine(recording), Journal(tmp_path / name)
+        contest = Contest(wide, engine, journal, lambda: before + asyncio.get_running_loop().time(), known)
+        run_virtual(play(contest, asked))
+        return [line.seconds for line in read_journal(tmp_path / name).of(BudgetLine)]
+
+    undisturbed = budgets("1", problems)
+    assert len(set(undisturbed)) == 3
+    assert budgets("2", [problems[0], problems[0], *problems[1:]]) == undisturbed
+    budgets("3", problems[:1])
+    known = read_known(tmp_path / "3", 0, 99_999)
+    assert known.solving == 20
+    # By a server of which only the rest is asked, and by a local contest that begins anew.
+    assert budgets("4", problems[1:], known) == undisturbed[1:]
+    assert budgets("5", problems, known) == undisturbed[1:]
+
+
 def test_an_engine_that_does_not_start_still_answers(tmp_path: Path) -> None:
     class Broken(ReplayEngine):
         async def start(self) -> None:

@@ -64,7 +64,7 @@ def test_an_opinion_takes_its_time_less_its_company() -> None:
     assert heard("verifier", "7", said=True, about=True).work(CURVE) == pytest.approx(6 / 3)
 
 
-def _contest(opinions: Sequence[Heard]) -> tuple[int, float, int]:
+def _contest(opinions: Sequence[Heard], policy: str = "value") -> tuple[int, float, int]:
     answers = [2, RIGHT, 2, RIGHT, 3, 4, 5, 6]
     samples = tuple(
         PoolSample(f"Recorded sample {n}: the answer is \\boxed{{{answer}}}.", answer, 50, 1.0 + n / 100)
@@ -72,39 +72,38 @@ def _contest(opinions: Sequence[Heard]) -> tuple[int, float, int]:
     )
     one = Entry(PoolProblem("p", samples, CODES["p"]), "p#0", samples)
     settings = ContestSettings.load(
-        None, ["solver.policy=value", "solver.num_agents=8", "solver.max_attempts=8", "budget.floor=0"]
+        None, [f"solver.policy={policy}", "solver.num_agents=8", "solver.max_attempts=8", "budget.floor=0"]
     ).model_copy(update={"team": load_team("mixed")})
     found = simulate([one], settings, Machine(Curve(100.0, float("inf")), heard=tuple(opinions)))
     return found.right, found.seconds, found.problems[0].samples
 
 
-def test_opinions_decide_a_simulated_contest_and_take_their_time() -> None:
-    right, seconds, samples = _contest([])
+@pytest.mark.parametrize("policy", ["value", "agree", "adaptive", "deepconf", "fixed"])
+def test_opinions_decide_a_simulated_contest_and_take_their_time(policy: str) -> None:
+    right, seconds, samples = _contest([], policy)
     assert right == 0  # of equal votes the first counts
     said = [
         heard("selector", "7", said=True, about=True),
         heard("verifier", "7", said=True, about=True),
         heard("verifier", "8", said=False, about=False),
     ]
-    decided, later, drawn = _contest(said)
+    decided, later, drawn = _contest(said, policy)
     assert (decided, drawn) == (1, samples)
     assert later == pytest.approx(seconds + 6, abs=0.01)
-    assert _contest([heard("selector", "8", said=True, about=False), said[2]])[0] == 0
+    assert _contest([heard("selector", "8", said=True, about=False), said[2]], policy)[0] == 0
 
 
-def test_a_team_of_whom_nothing_is_recorded_is_refused() -> None:
-    mixed = ContestSettings.load(None, ["solver.policy=value"]).model_copy(
-        update={"team": load_team("mixed")}
-    )
+@pytest.mark.parametrize("policy", ["value", "agree", "adaptive", "deepconf", "fixed"])
+def test_a_team_of_whom_nothing_is_recorded_is_refused(policy: str) -> None:
+    own = ContestSettings.load(None, [f"solver.policy={policy}"])
+    mixed = own.model_copy(update={"team": load_team("mixed")})
     with pytest.raises(ValueError, match=r"'verifier' \(verify\).*--without-opinions"):
         require_heard(mixed, [])
     with pytest.raises(ValueError, match=r"'selector' \(select\)"):
         require_heard(mixed, [heard("verifier", "7", said=True, about=True)])
-    require_heard(ContestSettings.load(None, ["solver.policy=value"]), [])
-    other = ContestSettings.load(None, ["solver.policy=fixed"]).model_copy(
-        update={"team": load_team("mixed")}
-    )
-    require_heard(other, [])
+    require_heard(own, [])
+    worthless = own.solver.model_copy(update={"opinion_votes": 0.0})
+    require_heard(mixed.model_copy(update={"solver": worthless}), [])
 
 
 def test_opinions_are_read_from_the_journals_of_a_run(tmp_path: Path) -> None:

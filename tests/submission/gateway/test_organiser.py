@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 
 from submission.engines.replay import write_recording
-from submission.gateway.organiser import find_organiser
+from submission.gateway import organiser
+from submission.gateway.organiser import RERUN, Organiser, find_organiser
 from tests.submission.gateway.stand_in import make_package
 from tests.submission.virtual import boxed
 
@@ -28,10 +29,10 @@ def serve(folder: Path, work: Path, **environment: str) -> "subprocess.Completed
     command = [sys.executable, "-m", "submission", "--serve", "--set", "engine.kind=replay"]
     command += ["--set", f"engine.recording={recorded}"]
     base = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE")}
-    root = str(Path(__file__).parents[3])
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         command,
-        env={**base, "PYTHONPATH": root, "AIMO_INPUT": str(folder), **environment},
+        env={**base, "PYTHONPATH": path, "AIMO_INPUT": str(folder), **environment},
         cwd=work,
         capture_output=True,
         text=True,
@@ -47,7 +48,7 @@ def serve(folder: Path, work: Path, **environment: str) -> "subprocess.Completed
         ("ai-mathematical-olympiad-progress-prize-2", "aimo_2", "AIMO2InferenceServer"),
     ],
 )
-@pytest.mark.parametrize("rerun", [False, True])
+@pytest.mark.parametrize("rerun", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_both_flavours_are_found_and_served(
     tmp_path: Path, layout: str, flavour: str, name: str, rerun: bool
 ) -> None:
@@ -58,6 +59,26 @@ def test_both_flavours_are_found_and_served(
     assert done.returncode == 0, done.stderr
     frame = pl.read_parquet(work / "submission.parquet")
     assert frame.to_dicts() == [{"id": "x1", "answer": 2}, {"id": "x2", "answer": 4}]
+
+
+@pytest.mark.slow
+def test_a_local_gateway_that_is_given_a_folder(tmp_path: Path) -> None:
+    make_package(tmp_path / "input", "aimo_3", "AIMO3InferenceServer", by_folder=True)
+    done = serve(tmp_path / "input", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(tmp_path / "submission.parquet")["answer"].to_list() == [2, 4]
+
+
+def test_a_folder_holds_its_problems_under_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        def run_local_gateway(self, competition_data_folder: str) -> None:
+            raise AssertionError(competition_data_folder)
+
+    monkeypatch.delenv(RERUN, raising=False)
+    monkeypatch.setattr(organiser, "make_server", lambda *_: Server())
+    found = Organiser(tmp_path, "aimo_3", "AIMO3InferenceServer", None)
+    with pytest.raises(ValueError, match=r"mine\.csv: this local gateway reads a file named test\.csv"):
+        organiser.serve(found, print, tmp_path / "mine.csv")
 
 
 def test_newest_flavour_first(tmp_path: Path) -> None:
@@ -107,7 +128,10 @@ def test_the_real_package_where_somebody_has_it(tmp_path: Path) -> None:
     folder = os.environ.get("AIMO_KAGGLE_EVALUATION")
     if not folder:
         pytest.skip("AIMO_KAGGLE_EVALUATION does not name a folder with the organiser's kaggle_evaluation")
-    (tmp_path / "input").symlink_to(folder)
-    (tmp_path / "test.csv").write_text("id,problem\nx1,What is 1+1?\nx2,What is 2+2?\n")
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "kaggle_evaluation").symlink_to(Path(folder) / "kaggle_evaluation")
+    (tmp_path / "input" / "test.csv").write_text("id,problem\nx1,What is 1+1?\nx2,What is 2+2?\n")
     done = serve(tmp_path / "input", tmp_path)
     assert done.returncode == 0, done.stderr
+    answers = pl.read_parquet(tmp_path / "submission.parquet").sort("id")
+    assert answers.to_dicts() == [{"id": "x1", "answer": 2}, {"id": "x2", "answer": 4}]

@@ -45,6 +45,35 @@ def test_a_third_argument_is_ignored() -> None:
     assert predictor()(id_=pl.Series(["i"]), problem=pl.Series(["four"]))["answer"][0] == 4
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"problem": "four", "id": "i"},
+        {"answer": 9, "problem": "four", "id_": "i"},
+        {"problem": pl.Series(["four"]), "row": pl.Series(["i"])},
+    ],
+)
+def test_names_have_no_order(named: dict[str, Any]) -> None:
+    assert predictor()(**named).to_dicts() == [{"id": "i", "answer": 4}]
+
+
+@pytest.mark.parametrize("library", [pl, pd])
+def test_columns_may_come_in_any_order_and_in_one_frame(library: Any) -> None:
+    frame = library.DataFrame({"answer": [9], "problem": ["four"], "id": ["i"]})
+    for arguments in ([frame], [frame[name] for name in frame.columns]):
+        assert predictor()(*arguments).to_dicts() == [{"id": "i", "answer": 4}]
+
+
+def test_a_statement_that_cannot_be_read_keeps_its_id() -> None:
+    assert predictor()(pl.Series(["i"]), pl.Series([])).to_dicts() == [{"id": "i", "answer": 0}]
+
+
+@pytest.mark.parametrize("identifier", [17, -3, 2**62, 0.5, True, "17"])
+def test_an_id_goes_back_as_it_came(identifier: Any) -> None:
+    sent = pl.Series("id", [identifier])
+    assert predictor()(sent, "four")["id"].equals(sent, check_dtypes=True)
+
+
 def test_is_a_plain_named_function() -> None:
     predict = predictor()
     assert predict.__name__ == "predict" and not hasattr(predict, "__self__")
@@ -74,10 +103,6 @@ def test_an_exception_becomes_the_default() -> None:
 def test_a_strange_id_still_gets_its_row(identifier: Any) -> None:
     frame = predictor()(identifier, "four")
     assert frame.shape == (1, 2) and frame["answer"][0] == 4
-
-
-def test_an_integer_id_stays_an_integer() -> None:
-    assert predictor()(pl.Series([17]), "four").to_dicts() == [{"id": 17, "answer": 4}]
 
 
 class Unspeakable:

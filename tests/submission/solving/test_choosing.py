@@ -18,7 +18,7 @@ from submission.policies import Decision, Situation
 from submission.selection.candidate import Candidate
 from submission.selection.rule import PLAIN, Rule
 from submission.settings import ContestRules, ContestSettings, SolverSettings
-from submission.solving.choosing import choose
+from submission.solving.choosing import choose, swayable
 from submission.solving.deciding import guarded, make_policy
 from submission.solving.sample import Opinion, Sample
 from submission.solving.second_look import split
@@ -83,6 +83,75 @@ def test_without_scores_every_rule_is_the_vote(answers: list[int | None], method
 def test_what_is_worth_a_second_look() -> None:
     assert split([1, None, 1]) == []
     assert split([1, 2, 2, None, 3, 4, 5]) == [2, 1, 3, 4]
+
+
+V, S = "{problem} {candidate}", "{problem} {candidates}"
+
+
+def panel(verifiers: Sequence[int], selectors: Sequence[int]) -> Team:
+    """A solver, and verifiers and selectors with these shares."""
+    checks = [Role(name=f"v{n}", task="verify", share=one, user_prompt=V) for n, one in enumerate(verifiers)]
+    picks = [Role(name=f"s{n}", task="select", share=one, user_prompt=S) for n, one in enumerate(selectors)]
+    return Team(roles=(Role(name="solver"), *checks, *picks))
+
+
+@pytest.mark.parametrize(
+    ("votes", "team", "rule", "opinion_votes", "could"),
+    [
+        ((5, 7), panel([1], []), PLAIN, 1.0, True),
+        # One opinion draws level with two votes, and then more samples are for the first.
+        ((5, 5, 7), panel([1], []), PLAIN, 1.0, False),
+        ((5, 5, 7), panel([3], []), PLAIN, 1.0, False),  # all verifiers of an answer are worth one
+        ((5, 5, 7), panel([1], [1]), PLAIN, 1.0, True),
+        ((5, 5, 7), panel([], [2]), PLAIN, 1.0, True),
+        ((5, 5, 5, 7), panel([1], [1]), PLAIN, 1.0, False),
+        ((5, 5, 5, 7), panel([1], [1]), PLAIN, 1.5, True),
+        ((5, 7), panel([1], [1]), PLAIN, 0.0, False),
+        ((5, 7), panel([1], [1]), Rule(method="best_of_n"), 1.0, False),
+        ((5, 7), panel([], []), PLAIN, 1.0, False),
+    ],
+)
+def test_opinions_that_could_change_the_answer(
+    votes: tuple[int, ...], team: Team, rule: Rule, opinion_votes: float, *, could: bool
+) -> None:
+    scored = [Candidate(answer, steps=(0.5,)) for answer in votes]
+    assert swayable(scored, rule, split(votes), team, opinion_votes) is could
+
+
+def test_a_weighted_vote_can_be_out_of_reach_of_opinions() -> None:
+    close = [Candidate(5, steps=(0.9,)), Candidate(7, steps=(0.8,))]
+    clear = [Candidate(5, steps=(0.99,)), Candidate(7, steps=(0.001,)), Candidate(7, steps=(0.001,))]
+    rule = Rule(method="prm", temperature=1.0)
+    team = panel([1], [])
+    assert swayable(close, rule, [5, 7], team)
+    # The mean of the three weights, which an opinion is worth, is a third of the first one's.
+    assert not swayable(clear, rule, [7, 5], team)
+    # In the plain vote 7 leads, and with one opinion 5 draws level and came first.
+    assert swayable(clear, PLAIN, [7, 5], team)
+
+
+@given(
+    votes=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    verifiers=st.lists(st.integers(1, 2), max_size=2),
+    selectors=st.lists(st.integers(1, 2), max_size=2),
+    worth=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    said=st.randoms(use_true_random=False),
+)
+def test_where_unanimity_changes_nothing_no_opinions_do(
+    votes: list[int], verifiers: list[int], selectors: list[int], worth: float, said: Any
+) -> None:
+    team, looked = panel(verifiers, selectors), split(votes)
+    found = candidates(*votes)
+    given_ = [
+        opinion(answer, said.choice([True, False, None]))
+        for role in team.of("verify")
+        for answer in looked
+        for _ in range(role.share)
+    ]
+    picks = [one for role in team.of("select") for one in [said.choice([*looked, None])] * role.share]
+    given_ += [opinion(pick, None if pick is None else True, "select") for pick in picks]
+    if choose(found, PLAIN, given_, worth).answer != choose(found, PLAIN).answer:
+        assert swayable(found, PLAIN, looked, team, worth)
 
 
 class Talking(ReplayEngine):
