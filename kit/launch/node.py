@@ -18,6 +18,7 @@ from types import FrameType
 
 from kit.launch import slurm
 from kit.launch.attempts import History, Plan, asked_to_stop, log_folder, progress, tell_end
+from kit.launch.loading import without_collections
 from kit.launch.requeue import Ending, decide
 from kit.launch.spec import JobSpec
 
@@ -99,9 +100,10 @@ def rank_count(spec: JobSpec) -> int:
 
 def train(attempt: Path, plan: Plan, host: str) -> int:
     """Run this node's ranks under torchrun's agent; returns 0 if all of them ended well."""
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    with without_collections():
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     ranks = rank_count(plan.spec)
     if ranks > 1:  # as torchrun does: each process would take all cores

@@ -18,6 +18,7 @@ from types import FrameType
 from rich.console import Console
 
 from kit.launch.attempts import Plan, asked_to_stop, tell_end
+from kit.launch.loading import without_collections
 from kit.training.ranks import quit_rank
 from kit.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from submission.engines.base import EngineError
@@ -82,7 +83,10 @@ def main(attempt: Path) -> None:
 
 
 def _train(plan: Plan) -> None:
-    from kit.train import app
+    with without_collections():
+        from transformers import AutoModelForCausalLM  # noqa: F401 - most of what the phase will import
+
+        from kit.train import app
 
     spec = plan.spec
     assert spec.recipe is not None

@@ -3,14 +3,16 @@
 import re
 import shutil
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit.grpo.recipe import GrpoRecipe
 from tests.kit.grpo.made import grpo_recipe, train
 from tests.kit.training.test_resume import everything, same
-from tests.kit.training.workers import launch
+from tests.kit.training.workers import Ended, launch
 from tests.lab import Lab
 from tests.slurm.made import history, kill_on, training_again, write_recipe
 
@@ -60,12 +62,23 @@ class Run:
         return history(self.out).attempts[-1].nodes
 
 
+def meanwhile(recipe: GrpoRecipe) -> "Future[Ended]":
+    """Train on two ranks without Slurm, in the background."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(launch, train, 2, recipe.model_dump(mode="json"))
+    finally:
+        pool.shutdown(wait=False)
+
+
 def test_whatever_happens_the_job_ends_as_if_undisturbed(lab: Lab, tmp_path: Path) -> None:
     run = Run(lab, tmp_path)
+    undisturbed = grpo_recipe(tmp_path, **SECTIONS)
 
     # The time limit, announced by USR1 two minutes before.
     run.trains()
     lab.command("scontrol", "update", f"JobId={run.job}", f"TimeLimit={run.minutes() + 2}")
+    alone = meanwhile(undisturbed)  # Slurm looks at time limits every 30 seconds
     assert re.fullmatch(r"SIGUSR1: rank \d saved and stopped", run.comes_back())
     lab.command("scontrol", "update", f"JobId={run.job}", "TimeLimit=UNLIMITED")
 
@@ -106,6 +119,5 @@ def test_whatever_happens_the_job_ends_as_if_undisturbed(lab: Lab, tmp_path: Pat
     assert progress == sorted(progress) and len(progress) == 7
     shutil.rmtree(run.out)
 
-    undisturbed = grpo_recipe(tmp_path, **SECTIONS)
-    assert launch(train, 2, undisturbed.model_dump(mode="json")).result["steps"] == STEPS
+    assert alone.result().result["steps"] == STEPS
     assert same(found, everything(undisturbed.out)) == []

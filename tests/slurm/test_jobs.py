@@ -74,7 +74,7 @@ def test_a_cancelled_job_goes_on_elsewhere(
     lab.command("scancel", first)
     lab.wait(first, "CANCELLED", folder=folder)
     (folder / "pace").unlink()
-    second = lab.submit(folder, "slurm/grpo.sbatch", *words, "--ranks-per-node=4", flags=["--nodes=1"])
+    second = lab.submit(folder, "slurm/grpo.sbatch", *words, flags=["--nodes=1"])
     lab.wait(second, "COMPLETED", folder=folder)
     starts = history(out).attempts
     assert [start.job for start in starts] == [first, second]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +146,24 @@ def test_the_list_of_architectures_runs_no_code_of_the_working_folder(
     for name in ("transformers.py", "json.py"):
         (tmp_path / name).write_text("from pathlib import Path\nPath('was-run').touch()\n")
     monkeypatch.chdir(tmp_path)
+    # As in a process that has not loaded transformers yet; other tests may have.
+    monkeypatch.delitem(sys.modules, "transformers.models.auto.modeling_auto", raising=False)
     assert "LlamaForCausalLM" in generating_architectures.__wrapped__()["llama"]
     assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_has_loaded_transformers_reads_the_same_architectures_there() -> None:
+    code = (
+        "import subprocess, sys\n"
+        "from submission.architectures import generating_architectures\n"
+        "apart = generating_architectures.__wrapped__()\n"
+        "assert 'transformers' not in sys.modules\n"
+        "import transformers.models.auto.modeling_auto\n"
+        "subprocess.run = None\n"
+        "assert generating_architectures.__wrapped__() == apart and len(apart) > 100\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(
