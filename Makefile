@@ -8,6 +8,8 @@ VENV := .venv
 # Tests side by side; each file's in one process, since they share what is slow to make. 0: one after another.
 WORKERS ?= 2
 BIN := $(VENV)/bin
+# Many processes are started: each would compile the kit anew where bytecode is not kept.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 
 .PHONY: run pipeline test unit lint types setup constraints browser clean
@@ -21,10 +23,10 @@ pipeline: $(READY)
 	@echo "the page is runs/pipeline/story/index.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

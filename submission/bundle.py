@@ -384,7 +384,8 @@ def install_commands(
     companions that break `import vllm` when mixed with ours, and what was rehearsed is then what runs. It is
     made without pip, since such images often lack `ensurepip`; the pip of `python` works on it from outside.
     `-P` keeps the working folder off the module path. Split wheels are joined beside the environment, and the
-    joined ones removed after the install.
+    joined ones removed after the install. pip compiles nothing: `submission.bytecode` then does it, for what
+    is likely to be imported and on all cores.
 
     Args:
         split: as `has_split_wheels` says, where `bundle` is a place at which it does not lie yet.
@@ -400,15 +401,14 @@ def install_commands(
         "--python",
         str(environment / "bin" / "python"),
     ]
-    offline = ["--no-index", "--no-deps", "--require-hashes", "--no-cache-dir"]
+    offline = ["--no-index", "--no-deps", "--require-hashes", "--no-cache-dir", "--no-compile"]
     places = ["--find-links", str(bundle / "wheels")]
     before: list[list[str]] = []
     after: list[list[str]] = []
     if has_split_wheels(bundle) if split is None else split:
         joined = environment.with_name(f"{environment.name}-joined-wheels")
         places += ["--find-links", str(joined)]
-        code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from submission.joining import main; main()"
-        joining = [python, "-P", "-B", "-c", code, str(bundle)]
+        joining = _own(python, "joining", bundle)
         before = [[*joining, str(bundle), str(joined)]]
         after = [[*joining, "--remove", str(joined)]]
     return [
@@ -416,7 +416,14 @@ def install_commands(
         *before,
         [*pip, "install", *offline, *places, "-r", str(bundle / "requirements.txt")],
         *after,
+        _own(str(environment / "bin" / "python"), "bytecode", bundle),
     ]
+
+
+def _own(python: str, module: str, bundle: Path) -> list[str]:
+    """The start of a command that runs the `main` of one of a bundle's own modules."""
+    code = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from submission.{module} import main; main()"
+    return [python, "-P", "-B", "-c", code, str(bundle)]
 
 
 def run_command(bundle: Path, python: Path) -> tuple[list[str], dict[str, str]]:

@@ -153,14 +153,15 @@ def sweep(mark: str) -> bool:
     clean = 0
     while time.monotonic() < deadline:
         found = [pid for pid in _processes() if mark.encode() in _environment(pid)]
-        # A process that forks and ends after it was listed hides its child from this look, not from the next.
+        # A process that forks and ends after it was listed hides its child from this look, not from the next;
+        # one in the middle of an exec has no environment, as long as a loaded machine keeps it waiting there.
         clean = 0 if found else clean + 1
         if clean == _CLEAN_LOOKS:
             return True
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
+        time.sleep(0.01 * 2**clean)
     return False
 
 

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # What one answer may take beyond the contest's own deadlines before it is given up from outside.
 GRACE_SECONDS = 20.0
+# A loop that turns answers at once; one that takes longer than this hangs.
+RESPONSE_SECONDS = 2.0
 
 
 class Runtime:
@@ -86,7 +88,7 @@ class Runtime:
             return False
         turned = threading.Event()
         self._loop.call_soon_threadsafe(turned.set)
-        return turned.wait(timeout=2.0)
+        return turned.wait(timeout=RESPONSE_SECONDS)
 
     def close(self, timeout: float = 30.0) -> None:
         """End the contest and its engine; idempotent."""

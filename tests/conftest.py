@@ -11,11 +11,20 @@ from benchmarks.shared import shared_file
 
 # Tests run side by side, and processes that they start compute the same bits as they do themselves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# By itself vLLM binds every engine's first thread to the same core, and takes more threads than one.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # A core that others use too makes no example wrong. The same examples each time: what fails is the change's
 # doing. New ones are looked for by `pytest --hypothesis-profile=search -m hypothesis`.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("quick", settings.get_profile("tests"), max_examples=30)
 settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draws fewer examples where the slow tests are left out: the run of all tests draws the full number."""
+    if config.getoption("markexpr") == "not slow" and not config.getoption("--hypothesis-profile"):
+        settings.load_profile("quick")
 
 
 @pytest.fixture
@@ -34,12 +43,15 @@ def shared_data() -> Callable[[str], Path]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts files of slow tests first, those with the most time to run before the others.
 
-    Workers take file after file: none is then left with a file of minutes when the others have ended.
+    Workers take file after file: none is then left with a file of minutes when the others have ended. Where
+    the slow tests are left out, their files still have the longest of the others, and go first as well; the
+    rest follow by their number of tests.
     """
-    weights: dict[Path, tuple[float, int]] = {}
+    weights: dict[Path, tuple[float, int, int]] = {}
     for item in items:
+        longest, slow, number = weights.get(item.path, (0.0, 0, 0))
         if item.get_closest_marker("slow"):
             allowed = item.get_closest_marker("timeout")
-            longest, number = weights.get(item.path, (0.0, 0))
-            weights[item.path] = (max(longest, allowed.args[0] if allowed else 0.0), number + 1)
-    items.sort(key=lambda item: weights.get(item.path, (0.0, 0)), reverse=True)
+            longest, slow = max(longest, allowed.args[0] if allowed else 0.0), slow + 1
+        weights[item.path] = (longest, slow, number + 1)
+    items.sort(key=lambda item: weights[item.path], reverse=True)

@@ -25,6 +25,8 @@ from tests.tiny import make_tiny_checkpoint
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICK = "engine.kind=transformers"
+"""Starts sooner than vLLM, with which contest, solve, rehearsal and notebook are played here."""
 
 
 def readme_commands() -> list[str]:
@@ -141,7 +143,7 @@ def test_a_local_contest(house: House) -> None:
 
 
 def test_a_benchmark_run(house: House) -> None:
-    house.run(house.command("benchmarks.run"))
+    house.run(f"{house.command('benchmarks.run')} --setting {QUICK}")
     figures = json.loads((house.folder / "runs" / "bench" / "results.json").read_text(encoding="utf-8"))
     assert figures["figures"]
     samples = pl.read_parquet(house.folder / "runs" / "bench" / "samples.parquet")
@@ -153,12 +155,13 @@ def test_solve_one_problem(house: House) -> None:
 
 
 def test_solve_with_a_model_folder(house: House) -> None:
-    assert "4 samples" in house.run(house.command("MATH_MODEL_PATH") + " --set solver.max_tokens=48").stdout
+    short = f"--set solver.max_tokens=48 --set {QUICK}"
+    assert "4 samples" in house.run(f"{house.command('MATH_MODEL_PATH')} {short}").stdout
 
 
 def test_serve_at_commit_time(house: House) -> None:
     (house.folder / "submission.parquet").unlink(missing_ok=True)
-    house.run(house.command("--serve"))
+    house.run(f"{house.command('--serve')} --set {QUICK}")
     assert pl.read_parquet(house.folder / "submission.parquet")["id"].to_list() == ["x1", "x2"]
     assert len(house.samples("aimo.journal.jsonl")) == 8
 

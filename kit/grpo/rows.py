@@ -35,8 +35,10 @@ class PolicyRow(TokenRow):
 
 def policy_row(prompt: Sequence[int], completion: Completion, source: int, advantage: float) -> PolicyRow:
     """A row that is trained on the tokens that the model itself wrote."""
-    mask = np.array([0] * len(prompt) + list(completion.mask), np.uint8)
-    sampled = np.array(completion.logprobs, np.float64)[np.flatnonzero(completion.mask)]
-    return PolicyRow(
-        np.array([*prompt, *completion.ids], np.int32), mask, source, advantage=advantage, sampled=sampled
-    )
+    first, length = len(prompt), len(prompt) + len(completion.ids)
+    mask = np.zeros(length, np.uint8)
+    mask[first:] = completion.mask
+    ids = np.empty(length, np.int32)
+    ids[:first], ids[first:] = prompt, completion.ids
+    sampled = np.array(completion.logprobs, np.float64)[mask[first:] != 0]
+    return PolicyRow(ids, mask, source, advantage=advantage, sampled=sampled)

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ import typer
 from kit.grpo.samplers.host import LocalHost
 from kit.grpo.samplers.server import Server
 from kit.grpo.samplers.wire import read_secret
+from kit.grpo.signals import block
 from kit.training.model import find_model
 from submission.cli import run
 from submission.engines.base import EngineError
@@ -77,8 +79,11 @@ async def _serve(
     host = LocalHost(folder, settings, "this server")
     task = asyncio.current_task()
     assert task is not None
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, task.cancel)
+    # The engine is ended from here, whoever else gets the signal.
+    loop.set_default_executor(ThreadPoolExecutor(initializer=block))
     try:
         await host.start()
         length = min(settings.max_model_len, context_length(folder))

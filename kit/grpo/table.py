@@ -7,11 +7,13 @@ writes, every rank reads: what was trained on is what stands there. 13 bytes a t
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from kit.grpo.curriculum import Pick
 from kit.grpo.rollout import Completion, Failure
@@ -97,9 +99,9 @@ def write_table(
                     "advantage": advantages[len(rows)],
                     "tool_calls": drawn.tool_calls if drawn else 0,
                     "tool_errors": drawn.tool_errors if drawn else 0,
-                    "ids": list(drawn.ids) if drawn else [],
-                    "logprobs": list(drawn.logprobs) if drawn else [],
-                    "mask": list(drawn.mask) if drawn else [],
+                    "ids": drawn.ids if drawn else (),
+                    "logprobs": drawn.logprobs if drawn else (),
+                    "mask": drawn.mask if drawn else (),
                 }
             )
     about = {
@@ -110,17 +112,22 @@ def write_table(
         "replaced": rollouts.replaced,
         "reasons": rollouts.reasons,
     }
-    # By columns: polars reads a column of arrays faster than rows of lists.
-    columns = {name: _column(name, kind, rows) for name, kind in _SCHEMA.items()}
+    columns = {name: _column(name, kind, [row[name] for row in rows]) for name, kind in _SCHEMA.items()}
     frame = pl.DataFrame(columns).with_columns(pl.lit(json.dumps(about)).alias("about"))
     with atomic_writer(path) as file:
         frame.write_parquet(file, compression="zstd")
 
 
-def _column(name: str, kind: Any, rows: Sequence[dict[str, Any]]) -> pl.Series:
-    values: list[Any] = [row[name] for row in rows]
-    if name in _ARRAYS:
-        values = [np.asarray(value, _ARRAYS[name]) for value in values]
+def _column(name: str, kind: Any, values: Sequence[Any]) -> pl.Series:
+    if name in _ARRAYS:  # as one array and where each row ends: four times as fast as row by row
+        ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+        flat = np.fromiter(chain.from_iterable(values), _ARRAYS[name], int(ends[-1]))
+        # Of buffers: what takes arrays imports pandas.
+        item = pa.from_numpy_dtype(flat.dtype)
+        inner = pa.Array.from_buffers(item, len(flat), [None, pa.py_buffer(flat)])
+        buffers = [None, pa.py_buffer(ends)]
+        lists = pa.Array.from_buffers(pa.large_list(item), len(values), buffers, children=[inner])
+        return pl.Series(name, lists, dtype=kind)
     return pl.Series(name, values, dtype=kind)
 
 
@@ -141,17 +148,23 @@ _SCHEMA: dict[str, Any] = {
 }
 
 
+_READ = [name for name in _SCHEMA if name not in {"attempt", "problem", "gold", "tokens", "advantage"}]
+
+
 def read_table(path: Path, run: str) -> Rollouts | None:
     """A step's roll-outs, or None where there is no table, or one of another run or another format."""
-    about = _about(path, run)
-    if about is None:
+    found = _read(path, run, _READ)
+    if found is None:
         return None
-    frame = pl.read_parquet(path)
+    frame, about = found
+    # Column by column: a call into polars for each, not for each value.
+    columns = frame.to_dict(as_series=False)
+    rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     groups = []
-    for part in frame.partition_by("position", maintain_order=True):
-        rows = list(part.iter_rows(named=True))
-        pick = Pick(rows[0]["prompt"], rows[0]["position"])
-        groups.append(Group(pick, [_completion(row) for row in rows], [_scored(row) for row in rows]))
+    for (prompt, position), members in groupby(rows, lambda row: (row["prompt"], row["position"])):
+        group = list(members)
+        made = [_completion(row) for row in group], [_scored(row) for row in group]
+        groups.append(Group(Pick(prompt, position), *made))
     told = {name: about[name] for name in ("next_position", "rounds", "replaced", "reasons")}
     return Rollouts(groups, rates=_rates(about), **told)
 
@@ -166,12 +179,13 @@ def read_pass_rates(folder: Path, steps: int, run: str) -> tuple[dict[int, float
     position = 0
     for step in range(steps):
         path = table_path(folder, step)
-        about = _about(path, run)
-        if about is None:
+        found = _read(path, run, (), rows=1)
+        if found is None:
             raise ValueError(
                 f"{path} is missing or of another run, but step {step + 1} is done: put it back, or start in "
                 "another folder (out=...)"
             )
+        _, about = found
         rates |= _rates(about)
         position = about["next_position"]
     return rates, position
@@ -181,15 +195,18 @@ def _rates(about: dict[str, Any]) -> dict[int, float]:
     return {int(prompt): rate for prompt, rate in about["rates"].items()}
 
 
-def _about(path: Path, run: str) -> dict[str, Any] | None:
+def _read(
+    path: Path, run: str, columns: Sequence[str], rows: int | None = None
+) -> tuple[pl.DataFrame, dict[str, Any]] | None:
+    """Columns of a table, and what it says of itself; None where there is none of this run that is whole."""
     if not path.is_file():
         return None
     try:
-        text = pl.read_parquet(path, columns=["about"], n_rows=1)["about"][0]
-        about = json.loads(text)
+        frame = pl.read_parquet(path, columns=[*columns, "about"], n_rows=rows)
+        about = json.loads(frame["about"][0])
     except (pl.exceptions.PolarsError, OSError, ValueError, IndexError):
         return None  # cut short by a full disk, say: it is drawn again
-    return cast("dict[str, Any]", about) if isinstance(about, dict) and about.get("run") == run else None
+    return (frame.drop("about"), about) if isinstance(about, dict) and about.get("run") == run else None
 
 
 def _completion(row: dict[str, Any]) -> Completion | Failure:

@@ -68,7 +68,7 @@ def main(attempt: Path) -> None:
         _train(Plan.read(attempt / "plan.json"))
     except ValueError as error:
         # What the machine or an engine did may go better next time; what the user wrote will not. A signal
-        # may have ended what the rank needs, its engine say: Slurm sends them to all processes of a node.
+        # may have ended what the rank needs: Slurm sends them to all processes of a node.
         passing = early.asked or isinstance(error.__cause__, (OSError, EngineError))
         tell_end(attempt, name, "failed" if passing else "mistake", f"rank {rank}: {error}")
         Console(stderr=True, soft_wrap=True, emoji=False).print(

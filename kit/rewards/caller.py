@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from kit.grpo.signals import unblock
 from submission.frames import MAX_REPLY, Channel, decode, encode
 from submission.processes import die_with
 
@@ -34,7 +35,7 @@ def serve(channel: Channel) -> NoReturn:
     """Import the function that the first message names, then call it for each further one; for a fork.
 
     In: {"function", "memory_gb", "timeout"}, then {"number", "sample"}. Out: {"ready": true} or {"error"},
-    then {"number"} with {"value"} or {"failed", "reason"}, one each.
+    then {"number"} with {"value"} or {"failed", "reason"}, one each, and {"signal"} that ended the call.
     """
     setup = channel.receive()
     try:
@@ -88,6 +89,7 @@ def _call(
         try:
             die_with(caller)
             os.setsid()  # so that a signal to its own group reaches nobody else
+            unblock()
             channel.close()
             os.close(source)
             _limit_resources(setup)
@@ -107,7 +109,8 @@ def _call(
     if not data:
         code = os.waitstatus_to_exitcode(status)
         end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended itself with code {code}"
-        return {"failed": "crash", "reason": f"its process {end}"}
+        ended = {"signal": -code} if code < 0 else {}
+        return {"failed": "crash", "reason": f"its process {end}", **ended}
     reply = decode(data)
     if reply is None or reply.pop("nonce", None) != nonce:
         return {"failed": "invalid", "reason": "it wrote into its worker's pipe"}

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from kit.grpo.signals import blocked
 from kit.rewards.caller import MAX_REWARD
 from submission.frames import MAX_REPLY, Channel, ClosedError
 from submission.processes import sweep
@@ -35,6 +36,10 @@ FAILURES = ("timeout", "crash", "error", "invalid", "none")
 """How a call can give no reward: too slow; its process ended; it raised; no finite number; None."""
 MARK = "KIT_REWARD_WORKER"
 """Environment variable that names a worker in all of its descendants."""
+END = signal.SIGHUP
+"""Asks a supervisor to end; it has a session of its own, so nobody but its trainer sends this."""
+_TRIES = 3
+"""Times that a call is made at most, where it was disturbed from outside."""
 _GRACE_SECONDS = 20.0
 """Beyond a call's own limit: for the supervisor to end what the call left."""
 
@@ -100,10 +105,13 @@ class FunctionPool:
             if worker is None:
                 worker = self._restart()
             outcome = worker.call(sample)
-            if worker.lost and not self._pool.closed:
+            for _ in range(_TRIES - 1):
+                if not worker.disturbed or self._pool.closed:
+                    break
                 # Not the function's doing: a cluster signals all processes of a job before it preempts it.
-                self._pool.discard(worker)
-                worker = self._restart()
+                if not worker.usable:
+                    self._pool.discard(worker)
+                    worker = self._restart()
                 outcome = worker.call(sample)
         finally:
             usable = worker is not None and worker.usable
@@ -148,21 +156,23 @@ class _Worker:
         root = str(Path(__file__).resolve().parents[2])  # the folder that holds the package
         paths = [root, *(path for path in sys.path if path and path != root), str(Path.cwd())]
         self.usable = True
-        self.lost = False
-        """Whether the supervisor, which runs none of the user's code, has ended without being told to."""
+        self.disturbed = False
+        """Whether a launcher's signal came during the last call, which the function may have met; or the
+        supervisor, which runs none of the user's code, has ended without being told to."""
         self._setup = setup
         self._token = secrets.token_hex(16)
         own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", MARK: self._token}
-        self._process = subprocess.Popen(
-            [sys.executable, "-B", "-P", "-m", "kit.rewards.supervisor", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            # One thread each: a thread pool does not survive a fork, and the workers share the cores.
-            env={"OMP_NUM_THREADS": "1", **os.environ, **own},
-            start_new_session=True,
-        )
+        with blocked():
+            self._process = subprocess.Popen(
+                [sys.executable, "-B", "-P", "-m", "kit.rewards.supervisor", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                # One thread each: a thread pool does not survive a fork, and the workers share the cores.
+                env={"OMP_NUM_THREADS": "1", **os.environ, **own},
+                start_new_session=True,
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._channel = Channel(self._process.stdout.fileno(), self._process.stdin.fileno(), limit=MAX_REPLY)
@@ -191,6 +201,7 @@ class _Worker:
     def call(self, sample: Mapping[str, Any]) -> Outcome:
         """Hand one sample over and wait for what becomes of it."""
         deadline = time.monotonic() + self._setup["timeout"] + _GRACE_SECONDS
+        self.disturbed = False
         try:
             self._channel.send(sample, deadline)
             reply = self._channel.receive(deadline)
@@ -199,9 +210,10 @@ class _Worker:
             self._process.kill()
             return Outcome(math.nan, "timeout", "its worker no longer answered")
         except ClosedError:
-            self.lost, self.usable = self.usable, False
+            self.disturbed, self.usable = self.usable, False
             return Outcome(math.nan, "crash", "its worker was ended")
         self.usable = self.usable and reply.get("usable") is True
+        self.disturbed = reply.get("disturbed") is True
         value, failure, reason = reply.get("value"), reply.get("failed"), str(reply.get("reason"))
         if isinstance(value, float) and abs(value) <= MAX_REWARD:
             return Outcome(value)
@@ -212,7 +224,7 @@ class _Worker:
         self.usable = False
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(END)
 
     def kill(self) -> None:
         """End all processes, reap the supervisor and close its pipes; only for the thread that uses it."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from kit.grpo.rollout import Completion
+from kit.grpo.signals import block
 from kit.rewards import builtin
 from kit.rewards.functions import FunctionPool, Outcome
 from kit.rewards.lengths import length_cosine, shorter_when_right
@@ -89,7 +90,8 @@ class Judge:
         with contextlib.ExitStack() as stack:
             self._checker = stack.enter_context(SymbolicChecker(symbolic.workers, symbolic.timeout))
             self._threads = stack.enter_context(
-                ThreadPoolExecutor(symbolic.workers, thread_name_prefix="answer")
+                # The checker's processes are started in these threads.
+                ThreadPoolExecutor(symbolic.workers, thread_name_prefix="answer", initializer=block)
             )
             # Before the threads are waited for, comparisons under way are cut off.
             stack.callback(self._checker.close)

@@ -8,6 +8,9 @@ Run as `python -m kit.rewards.supervisor PARENT` by `kit.rewards.functions`, in 
 - the end of all of them when the trainer is gone: at the end of its input, or when its parent changes. If the
   supervisor itself is killed, the kernel kills the caller and the call.
 
+What a launcher sends to all processes of a job (`kit.grpo.signals`) is blocked here and in the caller, not in
+a call, which may start programs and end them: a call during which it came is told of, to be made again.
+
 The protocol keeps the real stdin and stdout and the caller closes them; to the user's code 0, 1 and 2 are
 /dev/null.
 """
@@ -20,7 +23,9 @@ import sys
 import time
 from typing import Any
 
+from kit.grpo.signals import SIGNALS, taken
 from kit.rewards.caller import serve
+from kit.rewards.functions import END
 from submission.frames import MAX_REPLY, Channel, ClosedError
 from submission.processes import adopt_orphans, die_with, end_own_children, kill_children
 
@@ -33,8 +38,8 @@ class _EndedError(BaseException):
 
 
 def main() -> None:
-    """Serve until the trainer closes the pipe, ends, or sends SIGTERM; leaves no process behind."""
-    signal.signal(signal.SIGTERM, _end)
+    """Serve until the trainer closes the pipe, ends, or sends `END`; leaves no process behind."""
+    signal.signal(END, _end)
     parent = int(sys.argv[1])
     source, sink = os.dup(0), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -48,7 +53,7 @@ def main() -> None:
     except (_EndedError, ClosedError):
         pass
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(END, signal.SIG_IGN)
         clean = end_own_children()
         os._exit(0 if clean else 1)
 
@@ -78,9 +83,12 @@ def _serve(trainer: Channel, parent: int, source: int) -> None:
     trainer.send(ready)
     for number in itertools.count() if "ready" in ready else ():
         request = {"number": number, "sample": trainer.receive()}
+        taken()
         reply, usable = _call(caller, caller_pid, request, setup["timeout"])
         usable = end_own_children(spare=[caller_pid] if usable else []) and usable
-        trainer.send(reply | {"usable": usable})
+        # The call may have been met first.
+        disturbed = reply.pop("signal", None) in SIGNALS
+        trainer.send(reply | {"usable": usable, "disturbed": taken() or disturbed})
         if not usable:
             return
 
@@ -91,7 +99,7 @@ def _fork_caller(trainer: Channel, parent: int, source: int) -> tuple[int, Chann
     pid = os.fork()
     if pid == 0:
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(END, signal.SIG_DFL)
             die_with(supervisor)
             os.setsid()
             trainer.close()

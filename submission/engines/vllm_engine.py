@@ -37,12 +37,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""The worker in the engine's process, as one GPU has it. By itself vLLM gives a CPU's worker a process of its
+own for the sake of OpenMP's variables: a third import of torch, seconds of each start. As a path, since the
+short name is replaced."""
 SHORT_TEMPORARY = "/tmp"  # noqa: S108 - vllm makes names there that nobody can guess
 LONGEST_TEMPORARY = 64
 """Characters of a temporary folder's path that leave room for the name of a socket."""
 END_GRACE = 1.0
-"""Seconds in which vLLM's processes may end by themselves. On a CPU they do not: its engine process waits for
-its worker, and both are killed once the time is over, which by default is five seconds."""
+"""Seconds in which vLLM's processes may end by themselves. On a CPU they take longer, over nothing that is
+needed, and are killed once the time is over, which by default is five seconds."""
 LONGEST_END = 30.0
 """Seconds in which the kernel takes a killed process apart: gigabytes of memory are given back."""
 
@@ -107,10 +111,22 @@ class VllmEngine(CheckpointEngine):
         self.load_tokenizer(self._model, self._settings.max_model_len)
         prepare_environment(self._settings)
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.utils.ompmultiprocessing import OMPProcessManager
         from vllm.v1.engine.async_llm import AsyncLLM
 
         arguments = engine_arguments(self._model, self._settings, self._max_context)
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments | self._arguments))
+        if _on_cpu():
+            arguments["distributed_executor_backend"] = IN_THE_ENGINE
+        engine = AsyncEngineArgs(**arguments | self._arguments)
+        config = engine.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        # Threads and cores, which vLLM would give a worker's process; nothing where there is a GPU.
+        with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
+            self._engine = AsyncLLM.from_vllm_config(
+                config,
+                enable_log_requests=engine.enable_log_requests,
+                disable_log_stats=engine.disable_log_stats,
+            )
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         """Stream one sample; leaving the iterator aborts it in the engine."""
@@ -228,9 +244,19 @@ def prepare_environment(settings: EngineSettings) -> None:
     # With every core in use, threads that spin while they wait take the core from the one they wait for:
     # seen here, ten times slower as soon as anything else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if settings.enforce_eager is not False and _torch_is_for_cpu():
+        # A count beside each log-probability would be compiled all the same: seconds, and a C++ compiler.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # Its sockets lie in the temporary folder, and the path of a socket has 107 characters at most.
     if len(tempfile.gettempdir()) > LONGEST_TEMPORARY and os.access(SHORT_TEMPORARY, os.W_OK):
         os.environ.setdefault("VLLM_RPC_BASE_PATH", SHORT_TEMPORARY)
+
+
+def _torch_is_for_cpu() -> bool:
+    # vllm, which knows, must not be imported before its variables are set.
+    import torch
+
+    return torch.version.cuda is None and torch.version.hip is None
 
 
 def _sampling_params(request: SampleRequest) -> Any:

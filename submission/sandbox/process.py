@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 120.0
 """For a server to import its modules; a second or two on an idle machine."""
+END = signal.SIGHUP
+"""Ends a server, as SIGTERM does; but that is blocked where a trainer started it."""
 _END_SECONDS = 10.0
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -168,7 +170,7 @@ class ServerProcess:
         """End it in peace, by force if need be; removes its folder."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(END)
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

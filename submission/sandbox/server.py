@@ -4,8 +4,8 @@ Started by `submission.sandbox.client` with an empty environment and the maths m
 worker for each session (`submission.sandbox.worker`): that takes milliseconds, and what is imported is shared
 between all of them. It has one thread, so that forking is safe, and it never waits for a single worker.
 
-The end of its input, a new parent or SIGTERM make it kill all workers, remove their folders and end. If it is
-killed itself, the kernel kills the workers.
+The end of its input, a new parent, SIGTERM or SIGHUP make it kill all workers, remove their folders and end.
+If it is killed itself, the kernel kills the workers.
 """
 
 import contextlib
@@ -327,7 +327,8 @@ class Server:
         if pid == 0:
             try:
                 os.closerange(0, os.sysconf("SC_OPEN_MAX"))
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
                 folders.remove(scratch)
             finally:
                 os._exit(0)
@@ -357,7 +358,8 @@ def _end(*_: object) -> None:
 
 def main(parent: int) -> None:
     """Serve the parent over stdin and stdout."""
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     source, sink = os.dup(0), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -375,7 +377,8 @@ def main(parent: int) -> None:
         with contextlib.suppress(ClosedError, TimeoutError):
             channel.send({"fatal": traceback.format_exc()}, time.monotonic() + 1.0)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         server.end()
         shutil.rmtree(own.folder, ignore_errors=True)
         sys.stdout.flush()

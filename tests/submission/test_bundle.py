@@ -369,7 +369,7 @@ def test_any_damage_to_the_manifest_is_an_error_or_a_problem(cut: int) -> None:
 
 
 def test_the_install_never_asks_an_index(tmp_path: Path) -> None:
-    make, install = bundle.install_commands(tmp_path / "b", tmp_path / "env", "python3")
+    make, install, _ = bundle.install_commands(tmp_path / "b", tmp_path / "env", "python3")
     assert make[:4] == ["python3", "-P", "-m", "venv"]
     assert "--system-site-packages" not in make
     assert {"--no-index", "--require-hashes", "--no-deps", "--isolated"} <= set(install)

@@ -1,5 +1,10 @@
-"""Local contests in two real processes, with recorded samples in the model's place."""
+"""Local contests in two real processes, with recorded samples in the model's place.
 
+What is refused before a process is started is asked of the command line in this one.
+"""
+
+import contextlib
+import io
 import os
 import re
 import shutil
@@ -13,9 +18,15 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
+from rich.console import Console
 
+from submission.__main__ import app
 from submission.engines.replay import Recorded, write_recording
-from submission.journal import ProblemLine, read_journal
+from submission.gateway.rehearsal import Row
+from submission.journal import Journal, ProblemLine, read_journal
+from submission.local import Outputs, _known, _only_one, _socket, write_submission
+from submission.setup import resolve
+from tests.command import Said, call
 from tests.submission.virtual import boxed
 from tests.tiny import make_tiny_checkpoint
 
@@ -35,12 +46,20 @@ class Contest:
     def record(self, recording: dict[str, list[Recorded]]) -> None:
         write_recording(self.folder / "samples.jsonl", recording)
 
-    def command(self, *options: str) -> list[str]:
+    def options(self, *options: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "submission", "--problems", str(self.problems), "--out", str(self.out)),
+            *("--problems", str(self.problems), "--out", str(self.out)),
             *("--time-limit", "60", "--num-agents", "2", "--set", "engine.kind=replay"),
             *("--set", f"engine.recording={self.folder / 'samples.jsonl'}", *options),
         ]
+
+    def call(self, *options: str) -> Said:
+        """In this process, whose age is not the contest's: for what is refused before it starts."""
+        with contextlib.chdir(self.folder):
+            return call(app, *self.options(*options))
+
+    def command(self, *options: str) -> list[str]:
+        return [sys.executable, "-m", "submission", *self.options(*options)]
 
     def run(self, *options: str, **more: str) -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
@@ -92,20 +111,34 @@ def test_a_whole_contest(contest: Contest) -> None:
     assert "http" not in report.replace("http-equiv", "")  # nothing is fetched
 
 
-def test_csv_output_and_another_order(contest: Contest) -> None:
+def test_strange_ids_and_texts_in_another_order_as_csv(contest: Contest, tmp_path: Path) -> None:
+    """Ids are no markup, model text is no HTML, and temporary files may lie in a long path."""
+    names = ("a[/b]", "b", "c")
+    contest.problems.write_text("id,problem,answer\n" + "".join(f"{name},What?,2\n" for name in names))
+    hostile = [Recorded("<script>alert(1)</script>\ud800 \\boxed{2}", 5, 0.1)]
+    contest.record({"a[/b]": hostile, "b": hostile, "c": hostile})
     contest.out = contest.folder / "s.csv"
-    assert contest.run("--shuffle", "1").returncode == 0
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    done = contest.run("--shuffle", "1", TMPDIR=str(deep))
+    assert done.returncode == 0, done.stderr
     frame = pl.read_csv(contest.out)
-    assert sorted(frame["id"].to_list()) == ["a", "b", "c"] != frame["id"].to_list()
-
-
-def test_hostile_model_text_is_escaped_in_the_report(contest: Contest) -> None:
-    contest.record({name: [Recorded("<script>alert(1)</script>\ud800 \\boxed{2}", 5, 0.1)] for name in "abc"})
-    assert contest.run().returncode == 0
-    report = (contest.folder / "out" / "submission.report.html").read_text(encoding="utf-8")
+    assert tuple(sorted(frame["id"].to_list())) == names != tuple(frame["id"].to_list())
+    assert frame["answer"].to_list() == [2, 2, 2]
+    assert "a[/b]: 2 right" in done.stdout and "a[/b]" in done.stdout.split("┡")[1]
+    report = (contest.folder / "s.report.html").read_text(encoding="utf-8")
     assert "<script>" not in report and "&lt;script&gt;" in report
 
 
+def test_a_sockets_path_is_short_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with _socket() as path:
+        assert len(os.fsencode(path)) <= 107
+
+
+@pytest.mark.slow
 def test_a_run_in_which_nothing_answered_says_so_loudly(contest: Contest) -> None:
     contest.record({name: [Recorded("no idea", 5, 0.1)] for name in "abc"})
     done = contest.run()
@@ -113,6 +146,7 @@ def test_a_run_in_which_nothing_answered_says_so_loudly(contest: Contest) -> Non
     assert pl.read_parquet(contest.out)["answer"].to_list() == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_killed_server_ends_the_run_and_the_same_command_continues(contest: Contest) -> None:
     contest.record({"a": [boxed(2, 0.1)], "b": [boxed(4, 2)], "c": [boxed(6, 0.1)]})
     with contest.start() as process:
@@ -131,6 +165,7 @@ def test_a_killed_server_ends_the_run_and_the_same_command_continues(contest: Co
     assert "known" not in contest.run().stdout
 
 
+@pytest.mark.slow
 def test_fresh_forgets_an_interrupted_contest(contest: Contest) -> None:
     contest.record({"a": [boxed(2, 0.1)], "b": [boxed(4, 2)], "c": [boxed(6, 0.1)]})
     with contest.start() as process:
@@ -141,6 +176,7 @@ def test_fresh_forgets_an_interrupted_contest(contest: Contest) -> None:
     assert "known" not in contest.run("--fresh").stdout
 
 
+@pytest.mark.slow
 def test_a_second_contest_with_the_same_output_is_refused(contest: Contest) -> None:
     contest.record({name: [boxed(2, 3)] for name in "abc"})
     with contest.start() as process:
@@ -151,13 +187,7 @@ def test_a_second_contest_with_the_same_output_is_refused(contest: Contest) -> N
         process.communicate(timeout=60)
 
 
-def test_ids_are_data_not_markup(contest: Contest) -> None:
-    contest.problems.write_text("id,problem,answer\na[/b],What is 1+1?,2\n")
-    contest.record({"a[/b]": [boxed(2, 0.1)]})
-    done = contest.run()
-    assert done.returncode == 0 and "a[/b]: 2 right" in done.stdout and "a[/b]" in done.stdout.split("┡")[1]
-
-
+@pytest.mark.slow
 def test_samples_that_all_fail_are_a_failed_run(contest: Contest) -> None:
     contest.record({"another problem": [boxed(2, 0.1)]})
     done = contest.run()
@@ -165,12 +195,7 @@ def test_samples_that_all_fail_are_a_failed_run(contest: Contest) -> None:
     assert pl.read_parquet(contest.out)["answer"].to_list() == [0, 0, 0]
 
 
-def test_a_long_temporary_folder_is_no_obstacle(contest: Contest, tmp_path: Path) -> None:
-    deep = tmp_path / ("x" * 100)
-    deep.mkdir()
-    assert contest.run(TMPDIR=str(deep)).returncode == 0
-
-
+@pytest.mark.slow
 def test_no_process_outlives_a_killed_gateway(contest: Contest) -> None:
     contest.record({name: [boxed(2, 30)] for name in "abc"})
     with contest.start() as process:
@@ -203,39 +228,65 @@ def test_bad_input_is_one_clear_line_before_work_starts(
     contest: Contest, options: list[str], message: str
 ) -> None:
     (contest.folder / "folder.parquet").mkdir()
-    done = contest.run(*options)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr and "Traceback" not in done.stderr
+    done = contest.call(*options)
+    assert (done.returncode, message in done.stderr) == (2, True), done
     assert not contest.out.exists()
 
 
-def test_help_names_every_use(contest: Contest) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "submission", "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+@pytest.mark.slow
+def test_bad_input_is_one_clear_line_of_the_process(contest: Contest) -> None:
+    done = contest.run("--set", "solver.num_agnts=3")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "did you mean 'num_agents'" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_an_output_that_another_contest_writes_is_refused(contest: Contest) -> None:
+    with _only_one(contest.out), pytest.raises(ValueError, match="another contest is writing to"):
+        _only_one(contest.out).__enter__()
+    with _only_one(contest.out):
+        pass
+
+
+@pytest.mark.parametrize("change", ["", "ended", "another contest", "of yesterday"])
+def test_what_an_interrupted_contest_left_is_known(contest: Contest, change: str) -> None:
+    setup = resolve(None, ["engine.kind=replay", f"engine.recording={contest.folder / 'samples.jsonl'}"])
+    outputs = Outputs.beside(contest.out)
+    journal = Journal(outputs.journal)
+    at = {"at": time.time() - 2 * 86_400 * (change == "of yesterday"), "elapsed": 7.0}
+    digest = change if change == "another contest" else setup.digest
+    journal.write({"type": "contest", "digest": digest, **at})
+    journal.write({"type": "answer", "id": "a", "key": "k", "answer": 2, "source": "vote", **at})
+    if change == "ended":
+        journal.write({"type": "end", **at})
+    journal.close()
+    said = io.StringIO()
+    known = _known(setup, outputs, Console(file=said, width=200))
+    assert ("1 answers known, 7 s spent" in said.getvalue()) == (not change)
+    assert (known.answers, known.elapsed) == (({}, 0.0) if change else ({"k": 2}, 7.0))
+
+
+def test_a_submission_that_cannot_be_written_tells_the_answers(tmp_path: Path) -> None:
+    rows = [Row("a", 2, "", 1.0), Row("b", 40, "", 1.0)]
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot be written: .*; make room .* The answers: a=2, b=40"):
+        write_submission(tmp_path / "file" / "s.parquet", rows)
+    for name, read in (("s.parquet", pl.read_parquet), ("s.csv", pl.read_csv)):
+        write_submission(tmp_path / name, rows)
+        assert read(tmp_path / name).to_dicts() == [{"id": "a", "answer": 2}, {"id": "b", "answer": 40}]
+
+
+def test_help_names_every_use() -> None:
+    done = call(app, "--help")
+    assert done.returncode == 0
     for word in ("--bundle", "--problems", "--serve", "--time-limit", "solve"):
         assert word in done.stdout
 
 
 def test_solve_writes_its_samples(contest: Contest) -> None:
     contest.record({"problem": [boxed(1, 0.1), boxed(1, 0.2)]})
-    command = [sys.executable, "-m", "submission", "solve", "What is 7^2024 mod 1000?"]
-    command += ["--num-agents", "2", "--output-file", "out.json", "--set", "engine.kind=replay"]
-    command += ["--set", "engine.recording=samples.jsonl"]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=contest.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = ["solve", "What is 7^2024 mod 1000?", "--num-agents", "2", "--output-file", "out.json"]
+    with contextlib.chdir(contest.folder):
+        done = call(app, *command, "--set", "engine.kind=replay", "--set", "engine.recording=samples.jsonl")
     assert done.returncode == 0, done.stderr
     assert "votes 1: 2" in done.stdout
     assert '"answer": 1' in (contest.folder / "out.json").read_text(encoding="utf-8")
@@ -256,17 +307,10 @@ def test_an_engine_that_does_not_start_is_a_failed_run(contest: Contest, tmp_pat
     ],
 )
 def test_solve_refuses_bad_options_before_it_loads(contest: Contest, options: list[str]) -> None:
-    command = [sys.executable, "-m", "submission", "solve", "1+1", "--set", "engine.kind=replay", *options]
-    done = subprocess.run(
-        [*command, "--set", "engine.recording=samples.jsonl"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=contest.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2 and options[0] in done.stderr and "Traceback" not in done.stderr
+    settings = ["--set", "engine.kind=replay", "--set", "engine.recording=samples.jsonl"]
+    with contextlib.chdir(contest.folder):
+        done = call(app, "solve", "1+1", *settings, *options)
+    assert done.returncode == 2 and options[0] in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -279,14 +323,19 @@ def test_solve_refuses_bad_options_before_it_loads(contest: Contest, options: li
     ],
 )
 def test_a_bad_model_folder_is_refused_before_it_is_loaded(
-    contest: Contest, tmp_path: Path, damage: Callable[[Path], object], message: str
+    contest: Contest,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], object],
+    message: str,
 ) -> None:
-    damage(make_tiny_checkpoint(tmp_path / "model"))
-    done = contest.run("--set", "engine.kind=transformers", MATH_MODEL_PATH=str(tmp_path / "model"))
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    damage(make_tiny_checkpoint(contest.folder / "model"))
+    monkeypatch.setenv("MATH_MODEL_PATH", str(contest.folder / "model"))
+    done = contest.call("--set", "engine.kind=transformers")
+    assert done.returncode == 2 and message in done.stderr
     assert not contest.out.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_end_tells_the_answers(contest: Contest, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

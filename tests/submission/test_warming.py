@@ -91,7 +91,7 @@ def test_the_systems_own_figure() -> None:
     assert 1 << 26 < available_memory() < 1 << 46
 
 
-@pytest.mark.parametrize("module", ["bundle", "joining", "warming"])
+@pytest.mark.parametrize("module", ["bundle", "bytecode", "joining", "warming"])
 def test_what_runs_before_the_install_needs_no_library(module: str) -> None:
     root = Path(warming.__file__).parents[1]
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import submission.{module}"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from kit.grpo.recipe import ToolSection
 from kit.grpo.samplers.drawing import draw_one, draw_with_tools
 from kit.grpo.samplers.watch import Watch
+from kit.grpo.signals import blocked
 from submission.agents.sandbox_runner import Seats
 from submission.engines.base import Chunk, EngineError, SampleRequest
 from submission.engines.vllm_engine import VllmEngine, prepare_environment
@@ -57,6 +58,9 @@ class Host(Protocol):
 class LocalHost:
     """vLLM in processes of its own, which end with this one; see `Host`.
 
+    The threads in which its event loop lets others work must have `kit.grpo.signals.SIGNALS` blocked: the
+    engine, which is started in one of them, is to outlive a signal that ends this process's step.
+
     Args:
         model: the checkpoint's folder.
         settings: of the engine, as in the contest.
@@ -84,7 +88,9 @@ class LocalHost:
         Raises:
             EngineError: the engine could not start, or cannot take over weights.
         """
-        self._watch = Watch()
+        # multiprocessing's tracker, which is started here, leaves its starter with TERM and INT unblocked.
+        with blocked():
+            self._watch = Watch()
         arguments: dict[str, Any] = {"worker_cls": WORKER, "logprobs_mode": "processed_logprobs"}
         with _environment(self._watch.environment):
             prepare_environment(self._settings)
@@ -110,7 +116,9 @@ class LocalHost:
             sandbox.close()
         self._tools = tools
         if tools is not None:
-            self._sandbox = Sandbox(tools.sandbox)
+            # So is its server, and one that replaces it.
+            with blocked():
+                self._sandbox = Sandbox(tools.sandbox)
             self._seats = Seats(self._sandbox, tools.timeout)
 
     async def call(self, method: str, *arguments: Any) -> list[Any]:

@@ -6,16 +6,22 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any, TypeVar
 
+from kit.grpo.signals import block
+
 T = TypeVar("T")
 
 
 class Loop:
-    """Runs coroutines for threads that have no loop."""
+    """Runs coroutines for threads that have no loop. What they start is deaf to a launcher's signals."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="grpo-sampler", daemon=True)
+        self._thread = Thread(target=self._work, name="grpo-sampler", daemon=True)
         self._thread.start()
+
+    def _work(self) -> None:
+        block()  # inherited by the threads of `asyncio.to_thread`, and by processes
+        self._loop.run_forever()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Let it run beside the caller."""

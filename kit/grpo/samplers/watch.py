@@ -33,8 +33,6 @@ class Watch:
         mark = secrets.token_hex(16)
         # `setproctitle`, which vLLM uses, overwrites what /proc shows of it unless it is told not to.
         self.environment = {MARK: mark, "SPT_NOENV": "1"}
-        # multiprocessing keeps one for this whole process: it must not take an engine's mark.
-        resource_tracker.ensure_running()
         command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark]
         self._script = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, start_new_session=True
@@ -42,6 +40,8 @@ class Watch:
         assert self._script.stdin is not None and self._script.stdout is not None
         said = self._script.stdout.readline()
         assert said == _READY, f"the watch did not start: {said!r}"
+        # multiprocessing keeps one for this whole process: it must not take an engine's mark.
+        resource_tracker.ensure_running()
 
     def close(self) -> None:
         """Kill what is left of the processes, and end; idempotent."""
@@ -87,7 +87,7 @@ def end(mark: str) -> None:
 
 def main(owner: int, mark: str) -> None:
     """Wait for the owner's end or its word, whichever comes first."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # a launcher's signals to all; the owner decides
     # A parent-death signal would come when a mere thread of the owner ends.
     with suppress(ProcessLookupError):

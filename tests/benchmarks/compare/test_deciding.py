@@ -130,6 +130,7 @@ def test_what_would_show_by_hand() -> None:
     assert least_shown(first, first, Interval(0, -0.1, 0.1)) == math.inf
 
 
+@pytest.mark.slow
 def test_what_would_show_is_told_about_four_times_in_five() -> None:
     random = np.random.default_rng(2)
     least, told = [], 0

@@ -107,7 +107,8 @@ def result(gain: float) -> dict[str, Any]:
     }
 
 
-def test_the_page_tells_gains_with_their_intervals() -> None:
+def test_the_page_tells_gains_with_their_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.learning.prm_report.REPEATS", 500)
     study = PrmStudy.load(PRM, ["seeds=[0, 1]"])
     starts = {seed: {"steps": 900, "cpu_seconds": 60.0, "sampling_seconds": 16.0} for seed in (0, 1)}
     runs = {(arm, seed): result(0.3) for arm in study.arms for seed in (0, 1)}

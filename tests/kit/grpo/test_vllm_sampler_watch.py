@@ -67,7 +67,7 @@ def test_a_watch_that_is_closed_ends_what_is_left(stranger: int) -> None:
 def test_signals_to_all_do_not_end_the_watch() -> None:
     """A launcher's: the owner may want to save, with its engine."""
     watch = Watch()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(watch._script.pid, number)
     time.sleep(0.1)
     assert watch._script.poll() is None

@@ -13,6 +13,7 @@ from kit.launch import logs, status
 from kit.launch.attempts import Attempt, History
 from kit.launch.records import JobRecord, append, of_job, of_run, read
 from kit.launch.states import JobState
+from tests.kit.launch.made import launch as launch_here
 from tests.kit.launch.made import make_place
 from tests.tiny import make_tiny_checkpoint
 
@@ -44,7 +45,11 @@ def launch(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_stage_that_fails_stops_those_behind_it_with_a_message(tmp_path: Path) -> None:
+def test_a_stage_that_fails_stops_those_behind_it_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "p.toml").write_text(PIPELINE)
     done = launch(tmp_path, "pipeline", "p.toml", "--cluster", "local")
     assert done.returncode == 1
@@ -55,12 +60,12 @@ def test_a_stage_that_fails_stops_those_behind_it_with_a_message(tmp_path: Path)
     (code,) = (tmp_path / "runs" / "p" / "launch").glob("code-*")
     assert f"{code}/kit/launch/__init__.py" in done.stdout.splitlines()
     first, second = read(tmp_path / "runs" / "p" / "launch")
-    told = launch(tmp_path, "status")
-    assert "COMPLETED" in told.stdout and "FAILED" in told.stdout
-    assert "the command ended with exit code 3" in told.stdout
-    assert str(code) in launch(tmp_path, "logs", first.job).stdout
-    told = launch(tmp_path, "cancel", second.job)
-    assert told.returncode == 2 and "stop it with Ctrl-C where it was started" in told.stderr
+    told = launch_here("status")
+    assert "COMPLETED" in told.out and "FAILED" in told.out
+    assert "the command ended with exit code 3" in told.out
+    assert str(code) in launch_here("logs", first.job).out
+    told = launch_here("cancel", second.job)
+    assert told.code == 2 and "stop it with Ctrl-C where it was started" in told.err
 
 
 def record(folder: Path, job: str, name: str, *after: str) -> JobRecord:
@@ -159,7 +164,10 @@ def test_a_run_that_sbatch_was_called_for_is_known_by_its_starts(tmp_path: Path)
         logs.files_of(found[0])
 
 
-def test_following_ends_with_the_job_and_misses_nothing(tmp_path: Path) -> None:
+def test_following_ends_with_the_job_and_misses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_POLL", 0.01)
     first, second = tmp_path / "out", tmp_path / "err"
     turns = iter([(first, b"a"), (second, b"b"), (first, b"c")])
 
@@ -218,6 +226,7 @@ while not (out.parent / sys.argv[2] / 'here').exists():
     assert time.monotonic() < until; time.sleep(0.05)"""
 
 
+@pytest.mark.slow
 def test_stages_run_side_by_side_with_their_names_before_their_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +250,7 @@ def test_stages_run_side_by_side_with_their_names_before_their_lines(
     assert "3/3 behind: is new" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_is_asked_to_end_ends_its_jobs_and_goes_on_later(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib; out = pathlib.Path(sys.argv[1]); again = out.exists(); "

@@ -29,14 +29,16 @@ with StopRequest() as stop:
     ("when", "how", "heard"),
     [
         ("loading", signal.SIGTERM, "SIGTERM"),
-        ("training", signal.SIGUSR2, "SIGUSR2"),
-        ("loading", None, "SIGUSR1"),
+        pytest.param("training", signal.SIGUSR2, "SIGUSR2", marks=pytest.mark.slow),
+        pytest.param("loading", None, "SIGUSR1", marks=pytest.mark.slow),
         ("training", None, "SIGUSR1"),
     ],
 )
 def test_a_stop_is_never_missed(tmp_path: Path, when: str, how: signal.Signals | None, heard: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE, str(tmp_path), "0.6"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CODE, str(tmp_path), "0.4" if when == "loading" else "0"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:

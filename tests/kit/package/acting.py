@@ -33,7 +33,7 @@ with open("submission.journal.jsonl", "w") as journal:
 print("served after 0.5 s, model ready after 1.5 s")
 smallthing.write(options["--out"])
 """
-SHIPPED = frozenset({"__init__.py", "bundle.py", "joining.py", "warming.py"})
+SHIPPED = frozenset({"__init__.py", "bundle.py", "bytecode.py", "joining.py", "warming.py"})
 """The files of the real package that install and notebook need."""
 
 

@@ -114,10 +114,11 @@ def test_modes_are_the_same_whatever_the_source_and_the_umask(model: Path, tmp_p
     assert (modes, folders) == ({0o644}, {0o755})
 
 
-def test_two_builds_are_byte_identical(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait", [0, pytest.param(1.1, marks=pytest.mark.slow)])
+def test_two_builds_are_byte_identical(model: Path, tmp_path: Path, wait: float) -> None:
     house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
     first = make_bundle(tmp_path / "a", model, house)
-    time.sleep(1.1)  # a timestamp in seconds would now differ
+    time.sleep(wait)  # a timestamp in seconds would now differ
     copied = shutil.copytree(model, tmp_path / "elsewhere" / "model")
     second = make_bundle(tmp_path / "deep" / "b", copied, house)
     assert tree(first) == tree(second)
@@ -276,6 +277,7 @@ def make_bundle_in(disk: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return make_bundle(disk / "b", model)
 
 
+@pytest.mark.slow
 def test_a_file_over_the_limit_leaves_the_old_bundle(model: Path, tmp_path: Path) -> None:
     """The same where nothing can be mounted: the process may write no file over 64 KiB."""
     out = make_bundle(tmp_path / "b", model)
@@ -305,6 +307,7 @@ except ValueError as error:
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_the_old_bundle_and_the_next_cleans_up(model: Path, tmp_path: Path) -> None:
     out = make_bundle(tmp_path / "b", model)
     before = tree(out)

@@ -101,13 +101,18 @@ def test_a_pth_file_is_a_hook(hooks: Path, tmp_path: Path) -> None:
     assert noted == [[guard.HOOK, f"{own}/telemetry.pth", "telemetry.example"]]
 
 
-def test_memory_is_that_of_all_processes_together(tmp_path: Path) -> None:
-    child = "import time; held = bytearray(60 << 20); time.sleep(1.5)"
+def test_memory_is_that_of_all_processes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.package.memory.INTERVAL", 0.05)
+    child = "held = bytearray(60 << 20); print(); input()"
     code = f"""
-import subprocess, sys
-children = [subprocess.Popen([sys.executable, "-c", {child!r}], start_new_session=True) for _ in range(2)]
+import subprocess, sys, time
+pipes = {{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}}
+children = [subprocess.Popen([sys.executable, "-c", {child!r}], **pipes) for _ in range(2)]
 for child in children:
-    child.wait()
+    child.stdout.readline()
+time.sleep(0.3)  # both hold it
+for child in children:
+    child.communicate(b"\\n")
 """
     done = run_offline([sys.executable, "-c", code], home=tmp_path / "home")
     assert done.code == 0

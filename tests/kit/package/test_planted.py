@@ -10,7 +10,6 @@ import os
 import pickle
 import shutil
 import stat
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from kit.package.__main__ import app
 from kit.package.audit import audit, check_contents
 from kit.package.build import build
 from kit.package.contents import plan
@@ -31,6 +31,7 @@ from kit.package.wheels import Wheelhouse, describe
 from submission.bundle import Bundle, load_manifest, verify
 from submission.checkpoint import inspect
 from submission.settings import ContestSettings
+from tests.command import call
 from tests.kit.package.acting import make_acting_bundle
 from tests.kit.package.made import make_bundle, make_checkpoint, make_wheel, make_wheelhouse, tree
 from tests.kit.package.test_splitting import split_bundle
@@ -39,12 +40,19 @@ HERE = Target.local()
 OTHER = f"cp3{23 - HERE.minor}-cp3{23 - HERE.minor}-manylinux_2_17_{HERE.machine}"
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    wheel = make_wheel(folder / "wheels")
+    needs = make_wheel(folder / "wheels", name="needy", requires=("smallthing>=1.0",))
+    house = make_wheelhouse(folder / "wheels", needs, wheel)
+    return make_bundle(folder / "b", make_checkpoint(folder / "model", shards=2), house)
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    wheel = make_wheel(tmp_path / "wheels")
-    needs = make_wheel(tmp_path / "wheels", name="needy", requires=("smallthing>=1.0",))
-    house = make_wheelhouse(tmp_path / "wheels", needs, wheel)
-    return make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model", shards=2), house)
+def bundle(built: Path, tmp_path: Path) -> Path:
+    """Each test's own, to be damaged."""
+    return shutil.copytree(built, tmp_path / "b", symlinks=True)
 
 
 def made_to_fit(bundle: Path) -> Path:
@@ -406,7 +414,6 @@ def test_the_build_refuses_a_config_of_another_model(tmp_path: Path) -> None:
 def test_the_command_line_says_the_same(bundle: Path) -> None:
     (bundle / "sitecustomize.py").write_text("")
     made_to_fit(bundle)
-    command = [sys.executable, "-m", "kit.package", "verify", "--contents", str(bundle)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = call(app, "verify", "--contents", bundle)
     assert done.returncode == 1
     assert "sitecustomize.py is code outside submission/" in done.stderr

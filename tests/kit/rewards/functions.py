@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,13 @@ def counted(sample: dict[str, Any]) -> int:
 
 def drawn(sample: dict[str, Any]) -> float:
     return random.random() + hash("text") % 1000
+
+
+def through_a_program(sample: dict[str, Any]) -> float:
+    """1 where a program ends well; the completion names a file to count the calls in."""
+    with Path(sample["completion"]).open("a") as file:
+        file.write("called\n")
+    return float(subprocess.run(["/bin/sleep", "0.3"], check=False).returncode == 0)
 
 
 def half_bad(sample: dict[str, Any]) -> float | None:

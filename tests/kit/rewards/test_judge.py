@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from kit.grpo.rollout import Completion
+from kit.grpo.signals import SIGNALS
 from kit.rewards import Judge, RewardSection, Sample, Scored
 from submission.answers import parse_gold
 
@@ -200,6 +201,25 @@ def test_algebra_is_left_to_the_checker_and_workers_change_nothing() -> None:
         assert report["answer.timeouts"] == report["answer.crashes"] == 0
     assert results[0] == results[1]
     assert [one.correct for one in results[0]] == [True, False, True, True, False] * 2
+
+
+@pytest.mark.slow
+def test_the_checkers_processes_are_deaf_to_a_launchers_signals() -> None:
+    samples = [sample(r"\boxed{2\sqrt{2}}", r"\sqrt{8}")]
+    others = set(psutil.Process().children())
+    with Judge(section(symbolic={"workers": 1, "timeout": 60.0}), 100) as judge:
+        assert judge.score(samples)[0].correct
+        (checker,) = set(psutil.Process().children()) - others
+        for process in (checker, *checker.children(recursive=True)):
+            for number in SIGNALS:
+                process.send_signal(number)
+        assert judge.score(samples)[0].correct
+        assert set(psutil.Process().children()) - others == {checker}
+        report = judge.report()
+        assert (report["answer.comparisons"], report["answer.crashes"]) == (2, 0)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    assert not checker.is_running()
 
 
 def test_a_closed_judge_says_so() -> None:

@@ -272,9 +272,9 @@ def test_two_runs_in_one_folder_are_refused(options: dict[str, Any], tmp_path: P
 def test_vllm_draws_the_same_whether_killed_or_not(options: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     engine = {"kind": "vllm", "max_num_seqs": 4, "cpu_kv_cache_gib": 1}
-    settings = {**options, "engine": engine}
+    settings = {**options, "engine": engine, "samples": 3}
     whole, _ = run(settings, tmp_path / "whole", keep_wrong=True)
-    assert len(whole) == 36 and any(record.correct for record in whole)
+    assert len(whole) == 18 and any(record.correct for record in whole)
     # The end token is part of the trace, as the teacher sampled it.
     assert len({record.completion_ids[-1] for record in whole if record.correct}) == 1
     out = tmp_path / "killed"
@@ -286,7 +286,7 @@ def test_vllm_draws_the_same_whether_killed_or_not(options: dict[str, Any], tmp_
     process.communicate()
     psutil.wait_procs(children, timeout=30)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert journal_lines(out) < 36
+    assert 5 <= journal_lines(out) < 18
     records, _ = run(settings, out, keep_wrong=True)
     assert_same(records, whole)
     for path in out.glob("journal-*.jsonl"):

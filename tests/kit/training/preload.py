@@ -8,6 +8,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import deepspeed
+
+# Each engine's start imports it, and with it torch's compiler: over a second of each rank.
+import deepspeed.runtime.zero.muon.muon_optimizer
 import peft
 import torch
 import transformers
@@ -18,6 +21,8 @@ import kit.distill.phase
 import kit.training.engines.deepspeed_engine
 import kit.training.engines.torch_engine
 from kit.training import attention
+from submission.architectures import generating_architectures
 
 attention.register()
+generating_architectures()  # lists names in a process of its own, and remembers them
 LOADED = (deepspeed, peft, torch, transformers, kit.distill.phase, kit.training.engines)

@@ -50,6 +50,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
+FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name == "llama" else ()) for name in MODELS]
 
 
 AS_ON_CUDA = "segments_as_on_cuda"
@@ -169,7 +170,7 @@ def test_activations_and_peak(family: str, dtype: Dtype, checkpointing: bool, se
     assert peak * 0.97 <= worst <= peak * 1.25
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_saved_tensors_of_a_block(family: str) -> None:
     model, shape = make(family)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -248,7 +249,7 @@ def test_logits_chunk(alpha: float, dtype: Dtype) -> None:
     assert peak * 0.95 <= estimated <= peak * 1.25
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_teachers_forward_pass(family: str) -> None:
     model, shape = make(family)
 
@@ -277,7 +278,7 @@ def counted(call: Callable[[], None]) -> float:
     return float(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_flops_are_those_that_torch_counts(family: str) -> None:
     model, shape = make(family)
     ids = torch.zeros(2, 128, dtype=torch.int64)
@@ -299,7 +300,7 @@ def test_flops_are_those_that_torch_counts(family: str) -> None:
     assert extra <= again * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_causal_attention_is_half_of_the_full_square(family: str) -> None:
     # Written out in matrix products, attention computes the whole square.
     model, shape = make(family, attention="eager")

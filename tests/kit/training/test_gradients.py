@@ -21,10 +21,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_checkpoint(tmp_path_factory.mktemp("model"), hidden=64, heads=2, layers=2, seed=5)
 
 
-def gradients(
-    folder: str, out: str, capacity: int, packing: bool, loss_name: str, attention: str, checkpointing: bool
+def gradients(folder: str, out: str, cuts: list[dict[str, Any]]) -> None:
+    """One step's gradients in float64, summed over ranks, into `out` by rank 0: a file a cut, by its name."""
+    from kit.training.ranks import join, leave
+
+    ranks = join(60.0)
+    for cut in cuts:
+        _one(folder, out, ranks, **cut)
+    leave()
+
+
+def _one(
+    folder: str,
+    out: str,
+    ranks: Any,
+    name: str,
+    capacity: int = 512,
+    packing: bool = True,
+    loss: str = "ce",
+    attention: str = "auto",
+    checkpointing: bool = False,
 ) -> None:
-    """One step's gradients in float64, summed over ranks, into `out` by rank 0."""
     import torch
     import torch.distributed as dist
     from safetensors.torch import save_file
@@ -33,10 +50,8 @@ def gradients(
     from kit.losses.distillation import divergence
     from kit.training.engines.torch_engine import TorchEngine
     from kit.training.model import load_causal, wrap
-    from kit.training.ranks import join, leave
     from kit.training.recipe import ModelSection, OptimizerSection
 
-    ranks = join(60.0)
     section = ModelSection.parse({"path": folder, "dtype": "float64", "attention": attention}, "the test")
     model = load_causal(Path(folder), section)
     if checkpointing:
@@ -53,32 +68,30 @@ def gradients(
         # A "teacher" that depends on the target alone, so that it is the same however the rows are cut.
         table = torch.randn(300, 300, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
-        def loss(
+        def objective(
             logits: Any, part: slice, targets: Any = targets, table: Any = table
         ) -> tuple[Any, dict[str, Any]]:
-            if loss_name == "ce":
+            if loss == "ce":
                 return cross_entropy(logits, targets[part]), {}
             teacher = table[targets[part], : logits.shape[1]]
             return divergence(logits, teacher, kind="jsd", temperature=2.0), {}
 
-        total, _ = engine.module(micro, loss)
+        total, _ = engine.module(micro, objective)
         engine.backward(total / trained)
     grads = engine.gradients()
     for grad in grads.values():
         if ranks.world_size > 1:
             dist.all_reduce(grad)
     if ranks.main:
-        save_file({name: grad.contiguous() for name, grad in grads.items()}, out)
-    leave()
+        save_file({key: grad.contiguous() for key, grad in grads.items()}, Path(out) / name)
 
 
-def run(model: Path, out: Path, world_size: int, **changes: Any) -> dict[str, Any]:
+def run(model: Path, out: Path, world_size: int, cuts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The gradients by the cut's name; all cuts on the same ranks, each with a model of its own."""
     from safetensors.torch import load_file
 
-    settings = {"capacity": 512, "packing": True, "loss": "ce", "attention": "auto", "checkpointing": False}
-    chosen = settings | changes
-    _ = launch(gradients, world_size, str(model), str(out), *chosen.values()).result
-    return load_file(out)
+    _ = launch(gradients, world_size, str(model), str(out), cuts).result
+    return {cut["name"]: load_file(out / cut["name"]) for cut in cuts}
 
 
 def difference(found: dict[str, Any], expected: dict[str, Any]) -> float:
@@ -92,33 +105,33 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_do_not_depend_on_how_a_step_is_cut(model: Path, tmp_path: Path, loss: str) -> None:
-    expected = run(model, tmp_path / "whole.safetensors", 1, loss=loss, capacity=4096)
+    (expected,) = run(model, tmp_path, 1, [{"name": "whole", "loss": loss, "capacity": 4096}]).values()
     assert all(float(grad.abs().max()) > 0 for grad in expected.values())
     worst = {}
     for world_size in (1, 2, 4):
-        for capacity in (40, 90, 4096):
-            for packing in (True, False):
-                found = run(
-                    model,
-                    tmp_path / "cut.safetensors",
-                    world_size,
-                    loss=loss,
-                    capacity=capacity,
-                    packing=packing,
-                )
-                worst[f"{world_size} ranks, {capacity} tokens, packing {packing}"] = difference(
-                    found, expected
-                )
+        cuts = [
+            {
+                "name": f"{world_size} ranks, {capacity} tokens, packing {packing}",
+                "loss": loss,
+                "capacity": capacity,
+                "packing": packing,
+            }
+            for capacity in (40, 90, 4096)
+            for packing in (True, False)
+        ]
+        for name, found in run(model, tmp_path, world_size, cuts).items():
+            worst[name] = difference(found, expected)
+    assert len(worst) == 18
     assert max(worst.values()) < 1e-10, json.dumps(worst, indent=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"attention": "sdpa"}, {"checkpointing": True}])
-def test_attention_and_checkpointing_do_not_change_gradients(
-    model: Path, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    expected = run(model, tmp_path / "whole.safetensors", 1)
-    assert difference(run(model, tmp_path / "other.safetensors", 1, **changes), expected) < 1e-10
+def test_attention_and_checkpointing_do_not_change_gradients(model: Path, tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [{}, {"attention": "sdpa"}, {"checkpointing": True}]
+    expected, *others = run(
+        model, tmp_path, 1, [{"name": str(index), **change} for index, change in enumerate(changes)]
+    ).values()
+    assert [difference(other, expected) < 1e-10 for other in others] == [True, True]
 
 
 @pytest.mark.slow

@@ -175,29 +175,46 @@ def test_a_checkpoint_fits_other_engines_and_numbers_of_ranks(tmp_path: Path) ->
         assert float((found[name] - tensor).abs().max()) < 1e-3 * moved, name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3"])
-def test_zero_equals_plain_torch(tmp_path: Path, engine: str) -> None:
+Told = tuple[list[float], list[float], dict[str, Any]]
+
+
+def told_by(folder: Path, engine: str) -> Told:
+    """A run of two ranks, which is then removed: its losses, its gradients' norms and its weights."""
     from safetensors.torch import load_file
 
     smooth: dict[str, dict[str, Any]] = {
         "optimizer": {"lr": 1e-4, "eps": 1e-4, "weight_decay": 0.1, "max_grad_norm": 0.5}
     }
-    found = {}
-    for name in ("torch", engine):
-        assert launch(train, 2, recipe_of(tmp_path, name, **smooth)).result == STEPS
-        lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-        losses = [line["values"]["loss"] for line in lines]
-        norms = [line["values"]["grad_norm"] for line in lines if line["kind"] == "train"]
-        found[name] = (losses, norms, load_file(tmp_path / "run" / "model" / "model.safetensors"))
-        shutil.rmtree(tmp_path / "run")
-    assert found[engine][0] == pytest.approx(found["torch"][0], rel=1e-5)
-    assert found[engine][1] == pytest.approx(found["torch"][1], rel=1e-3)
-    start = load_file(tmp_path / "student" / "model.safetensors")
-    for name, tensor in found["torch"][2].items():
+    assert launch(train, 2, recipe_of(folder, engine, **smooth)).result == STEPS
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["values"]["loss"] for line in lines]
+    norms = [line["values"]["grad_norm"] for line in lines if line["kind"] == "train"]
+    weights = load_file(folder / "run" / "model" / "model.safetensors")
+    shutil.rmtree(folder / "run")
+    return losses, norms, weights
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
+    """A folder with model and data, and what plain torch tells there."""
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, told_by(folder, "torch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3"])
+def test_zero_equals_plain_torch(plain: tuple[Path, Told], engine: str) -> None:
+    from safetensors.torch import load_file
+
+    folder, (losses, norms, weights) = plain
+    found = told_by(folder, engine)
+    assert found[0] == pytest.approx(losses, rel=1e-5)
+    assert found[1] == pytest.approx(norms, rel=1e-3)
+    start = load_file(folder / "student" / "model.safetensors")
+    for name, tensor in weights.items():
         moved = float((tensor - start[name]).abs().max())
         assert moved > 0
-        assert float((found[engine][2][name] - tensor).abs().max()) < 1e-3 * moved, name
+        assert float((found[2][name] - tensor).abs().max()) < 1e-3 * moved, name
 
 
 def stopped_at(recipe: dict[str, Any], step: int) -> int:

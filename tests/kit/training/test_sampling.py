@@ -114,6 +114,7 @@ def several(folder: str, temperature: float) -> list[list[int]]:
     return [row.ids for row in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_share_the_prompts(folder: Path, world_size: int) -> None:
     """With more ranks than prompts, the last one runs along without any."""

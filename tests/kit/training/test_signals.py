@@ -67,6 +67,7 @@ def test_a_forked_worker_dies_of_the_signal() -> None:
         assert stop.requested is None
 
 
+@pytest.mark.slow
 def test_a_whole_process_ends_with_the_requeue_code() -> None:
     """Two TERMs from outside: the "save" after the first one is finished."""
     script = """

@@ -164,6 +164,11 @@ def test_counts_tokens_of_plain_text(running: Running) -> None:
     assert running.engine.max_context == 900
 
 
+def test_vllm_is_one_process_beside_this(running: Running) -> None:
+    """By itself it starts two on a CPU: a worker's beside the engine's, seconds of each start."""
+    assert len(children()) == (type(running.engine).__name__ == "VllmEngine")
+
+
 def test_the_switches_are_off_the_network(running: Running) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1" and os.environ["VLLM_NO_USAGE_STATS"] == "1"
 
@@ -193,3 +198,17 @@ def test_sockets_fit_whatever_the_temporary_folder(
     monkeypatch.setattr("os.environ", {})
     prepare_environment(EngineSettings())
     assert os.environ.get("VLLM_RPC_BASE_PATH") == ("/tmp" if moved else None)
+
+
+@pytest.mark.parametrize("eager", [None, True, False])
+def test_an_eager_engine_of_a_cpu_wants_no_compiler(
+    eager: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from submission.engines.vllm_engine import prepare_environment
+
+    monkeypatch.setattr("os.environ", {})
+    prepare_environment(EngineSettings(enforce_eager=eager))
+    disabled = torch.version.cuda is None and eager is not False
+    assert os.environ.get("TORCHDYNAMO_DISABLE") == ("1" if disabled else None)

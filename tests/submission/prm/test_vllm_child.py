@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from submission.settings import EngineSettings
 
@@ -26,6 +27,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_it_ends_in_the_midst_of_a_long_call(tmp_path: Path) -> None:
     """An import of vllm that takes ten minutes stands for a long batch: the pipe is not read meanwhile."""
     (tmp_path / "vllm").mkdir()

@@ -20,6 +20,8 @@ from submission.sandbox import Result, Sandbox, Session
 from submission.settings import SandboxSettings
 
 ROOT = Path(__file__).resolve().parents[3]
+BARE = SandboxSettings(workers=2, memory_mb=512, output_chars=1_000, preload=("math",))
+"""Starts at once: for tests that end sandboxes."""
 SMALL = SandboxSettings(workers=4, memory_mb=512, output_chars=1_000, preload=("math", "sympy", "numpy"))
 
 
@@ -196,13 +198,13 @@ def test_any_text_gives_a_result(session: Session, code: str) -> None:
 def test_the_loop_goes_on_while_cells_run(sandbox: Sandbox) -> None:
     async def play() -> None:
         sessions = [sandbox.session() for _ in range(4)]
-        calls = [asyncio.create_task(one.run("import time; time.sleep(0.5); 1")) for one in sessions]
+        calls = [asyncio.create_task(one.run("import time; time.sleep(0.3); 1")) for one in sessions]
         longest, began = 0.0, time.monotonic()
         while not all(call.done() for call in calls):
             before = time.monotonic()
             await asyncio.sleep(0.001)
             longest = max(longest, time.monotonic() - before)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 1.1
         assert longest < 0.2
         assert [call.result().value for call in calls] == ["1"] * 4
         for one in sessions:
@@ -263,7 +265,7 @@ def gone(processes: list[psutil.Process], seconds: float = 5.0) -> bool:
 
 
 def test_close_leaves_nothing() -> None:
-    opened = Sandbox(SMALL)
+    opened = Sandbox(BARE)
     folder = opened._server._folder if opened._server else Path()
     session = opened.session()
     assert session.run_sync("1").value == "1"
@@ -285,7 +287,7 @@ def test_close_leaves_nothing() -> None:
 
 
 def test_a_killed_server_is_replaced() -> None:
-    with Sandbox(SMALL) as opened, opened.session() as session:
+    with Sandbox(BARE) as opened, opened.session() as session:
         assert session.run_sync("x = 1; x").value == "1"
         processes = family(opened)
         processes[0].kill()
@@ -295,17 +297,18 @@ def test_a_killed_server_is_replaced() -> None:
 
 
 def test_a_stopped_server_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("submission.sandbox.client._GRACE_SECONDS", 0.5)
-    with Sandbox(SMALL) as opened, opened.session() as session:
+    monkeypatch.setattr("submission.sandbox.client._GRACE_SECONDS", 0.3)
+    with Sandbox(BARE) as opened, opened.session() as session:
         processes = family(opened)
         processes[0].suspend()
-        result = session.run_sync("1", timeout=0.5)
+        result = session.run_sync("1", timeout=0.2)
         assert result.timed_out
         assert "did not answer" in result.error
         assert [session.run_sync("6 * 7", timeout=10) for _ in range(2)][-1].value == "42"
         assert gone(processes)
 
 
+@pytest.mark.slow
 def test_a_killed_parent_leaves_nothing() -> None:
     code = (
         "import threading, time\n"

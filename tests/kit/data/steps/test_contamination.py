@@ -111,6 +111,7 @@ def math_test(shared_data: SharedData) -> HeldOut:
     return HeldOut(sets)
 
 
+@pytest.mark.slow
 def test_math_train_problems_in_math_test_are_found(math_test: HeldOut, shared_data: SharedData) -> None:
     # Read by eye among all pairs of problems whose texts are alike; the other test problems are not here.
     repeated = [
@@ -130,6 +131,7 @@ def test_math_train_problems_in_math_test_are_found(math_test: HeldOut, shared_d
     assert len(dropped) <= 75
 
 
+@pytest.mark.slow
 def test_innocent_problems_are_let_be(shared_data: SharedData) -> None:
     gsm8k = [record.problem for record in read(str(shared_data("gsm8k/test.jsonl")))]
     outcome = remove(

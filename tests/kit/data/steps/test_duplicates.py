@@ -79,7 +79,7 @@ problems = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(problems, st.integers(0, 3), st.sampled_from([0.4, 0.7, 0.85, 1.0]))
 def test_idempotent_ordered_and_complete(texts: list[str], completions: int, threshold: float) -> None:
     records = [Record(problem=text, completion=f"{i % 3}") for i, text in enumerate(texts)]

@@ -39,11 +39,12 @@ def test_reasons_are_told_apart() -> None:
 def test_algebra_that_never_ends_is_stopped() -> None:
     begun = time.monotonic()
     records = [Record(problem="p", answer=r"x^{2}+\sqrt{3}", completion=r"\boxed{9^{9^{9^{9}}}+\sqrt{x}}")]
-    outcome = Verify(timeout=1).apply(records)
+    outcome = Verify(timeout=0.3).apply(records)
     assert [drop.reason for drop in outcome.dropped] == [WRONG]
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.slow
 def test_order_does_not_depend_on_workers() -> None:
     records = [
         Record(
@@ -53,10 +54,10 @@ def test_order_does_not_depend_on_workers() -> None:
         )
         for i in range(12)
     ]
-    alone, three = Verify(workers=1).apply(records), Verify(workers=3).apply(records)
-    assert alone.kept == three.kept
+    alone, two = Verify(workers=1).apply(records), Verify(workers=2).apply(records)
+    assert alone.kept == two.kept
     assert [record.problem for record in alone.kept] == ["0", "2", "4", "6", "8", "10"]
-    assert alone.dropped == three.dropped
+    assert alone.dropped == two.dropped
 
 
 def test_every_gsm8k_solution_verifies(shared_data: SharedData) -> None:
@@ -71,6 +72,7 @@ def test_math_solutions_against_their_answers(shared_data: SharedData) -> None:
     assert len(outcome.kept) == 500
 
 
+@pytest.mark.slow
 def test_agrees_with_the_harness_that_graded_the_samples(shared_data: SharedData) -> None:
     records = list(read(str(shared_data("samples/qwen2.5-math-7b_math_8samples.jsonl"))))
     outcome = Verify(timeout=20).apply(records)
@@ -80,7 +82,7 @@ def test_agrees_with_the_harness_that_graded_the_samples(shared_data: SharedData
     assert verdicts == {(True, True): 728, (False, False): 71, (False, True): 1}
 
 
-@pytest.mark.parametrize("text", ["\\boxed{" * 300_000, "{" * 2_000_000, "answer is " * 200_000])
+@pytest.mark.parametrize("text", ["\\boxed{" * 100_000, "{" * 2_000_000, "answer is " * 200_000])
 def test_huge_completions_take_linear_time(text: str) -> None:
     begun = time.monotonic()
     outcome = Verify().apply([Record(problem="p", answer="5", completion=text)])

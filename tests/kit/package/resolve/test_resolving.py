@@ -68,6 +68,7 @@ def test_a_package_without_wheels_is_refused_by_its_name(
         resolve(target, ["app", "onlysource"], index.parent / "constraints.txt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("resolve", "target"), RESOLVERS)
 def test_a_package_that_is_nowhere_is_no_source_distribution(
     index: Path, resolve: object, target: Target
@@ -78,6 +79,7 @@ def test_a_package_that_is_nowhere_is_no_source_distribution(
     assert "source distribution" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_version_without_a_wheel_is_told_from_versions_with_one(index: Path) -> None:
     (index / "lib-1.0.tar.gz").write_bytes(b"")
     assert source_only("ERROR: No matching distribution found for lib==1.0") == ["lib"]
