@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.package import __main__ as main
+from kit.package import show
 from kit.package.contents import changed_files, check_clean, git_state
 from submission.bundle import Bundle, verify
 from submission.preflight import check_licence, check_release
@@ -143,7 +144,7 @@ def test_a_process_of_its_own_builds_verifies_and_refuses(model: Path, tmp_path:
 def test_names_with_markup_are_shown_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")  # a narrow bar would shorten the path
+    monkeypatch.setattr(show.console, "width", 300)  # a narrow bar would shorten the path
     model, out = make_checkpoint(tmp_path / f"m{name}"), tmp_path / name
     for command in (["--model", model, "--out", out, "--no-wheels"], ["verify", out]):
         done = package(*command)
