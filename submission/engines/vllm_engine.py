@@ -111,22 +111,13 @@ class VllmEngine(CheckpointEngine):
         self.load_tokenizer(self._model, self._settings.max_model_len)
         prepare_environment(self._settings)
         from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.utils.ompmultiprocessing import OMPProcessManager
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = engine_arguments(self._model, self._settings, self._max_context)
-        if _on_cpu():
-            arguments["distributed_executor_backend"] = IN_THE_ENGINE
-        engine = AsyncEngineArgs(**arguments | self._arguments)
-        config = engine.create_engine_config(UsageContext.ENGINE_CONTEXT)
-        # Threads and cores, which vLLM would give a worker's process; nothing where there is a GPU.
-        with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
-            self._engine = AsyncLLM.from_vllm_config(
-                config,
-                enable_log_requests=engine.enable_log_requests,
-                disable_log_stats=engine.disable_log_stats,
-            )
+        arguments = engine_arguments(self._model, self._settings, self._max_context) | self._arguments
+        if _on_cpu() and self._settings.tensor_parallel_size == 1:
+            self._engine = _in_the_engine(arguments)
+        else:
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
 
     async def generate(self, request: SampleRequest) -> AsyncGenerator[Chunk, None]:
         """Stream one sample; leaving the iterator aborts it in the engine."""
@@ -250,6 +241,22 @@ def prepare_environment(settings: EngineSettings) -> None:
     # Its sockets lie in the temporary folder, and the path of a socket has 107 characters at most.
     if len(tempfile.gettempdir()) > LONGEST_TEMPORARY and os.access(SHORT_TEMPORARY, os.W_OK):
         os.environ.setdefault("VLLM_RPC_BASE_PATH", SHORT_TEMPORARY)
+
+
+def _in_the_engine(arguments: dict[str, Any]) -> Any:
+    """An engine on a CPU whose worker is in its own process."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.utils.ompmultiprocessing import OMPProcessManager
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    engine = AsyncEngineArgs(**{"distributed_executor_backend": IN_THE_ENGINE, **arguments})
+    config = engine.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    # Threads and cores, which vLLM would give a worker's process.
+    with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
+        return AsyncLLM.from_vllm_config(
+            config, enable_log_requests=engine.enable_log_requests, disable_log_stats=engine.disable_log_stats
+        )
 
 
 def _torch_is_for_cpu() -> bool:
