@@ -232,7 +232,7 @@ def test_samples_can_be_ended(tmp_path: Path, serving: bool) -> None:
         return seconds
 
     seconds, tested = supervise(tmp_path, end, resumes=0)
-    assert max(seconds.values()) < 0.5
+    assert max(seconds.values()) < 2  # the start that hangs takes longer
     assert len(tested.faults) == (not serving)
 
 
