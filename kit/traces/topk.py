@@ -12,8 +12,7 @@ entropy H. What lies below -64 is stored as -64.
 At a listed T the rows are exact but for that error and its mean over the top k (they share a normaliser),
 both over T: within the top k, probabilities at T depend on the differences of log-probabilities over T alone,
 and their sum is one minus the stored tail. So a row always sums to one, and a tail of 1e-9 is not lost to the
-rounding of its neighbours. Another T has no tail, and is
-refused.
+rounding of its neighbours. Another T has no tail, and is refused.
 
 The file: magic, version, JSON header, entries, index of rows (u64), SHA-256 of all before it, magic. Entries
 have a fixed size, so a row is read through a memory map without touching the others. Nothing is pickled.

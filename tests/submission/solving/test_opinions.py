@@ -110,6 +110,18 @@ def play(
     return answer, engine, path, seconds
 
 
+def ask(settings: ContestSettings, engine: Panel, journal: Path | None = None) -> tuple[int, float]:
+    """The answer to one problem, and the seconds it took."""
+
+    async def run() -> int:
+        contest = Contest(settings, engine, Journal(journal), asyncio.get_running_loop().time)
+        answer = await contest.answer("p", "What?")
+        await contest.close()
+        return answer
+
+    return run_virtual(run())
+
+
 def solvers() -> Team:
     return Team(roles=mixed().of("solve"))
 
@@ -155,13 +167,7 @@ def test_a_narrow_agreement_is_read_while_the_rest_runs_on(tmp_path: Path) -> No
         path = tmp_path / str(len(answers))
         settings = make_settings("agree", num_agents=len(answers) + 1, agree=4)
 
-        async def run() -> int:
-            contest = Contest(settings, engine, Journal(path), asyncio.get_running_loop().time)
-            answer = await contest.answer("p", "What?")
-            await contest.close()
-            return answer
-
-        answer, seconds = run_virtual(run())
+        answer, seconds = ask(settings, engine, path)
         lines = read_journal(path)
         assert [one.finish for one in lines.of(SampleLine)] == ["stop"] * len(answers) + ["aborted"]
         return answer, engine, seconds, lines.of(AnswerLine)[0].stopped
@@ -196,13 +202,7 @@ def test_a_late_opinion_does_not_hold_the_answer(tmp_path: Path, policy: str) ->
     slow = make_settings(policy, cap=ends + 12)
     engine = Panel({"p": [boxed(answer, 10.0) for answer in TIE]}, reading=1_000.0)
 
-    async def run() -> int:
-        contest = Contest(slow, engine, Journal(None), asyncio.get_running_loop().time)
-        answer = await contest.answer("p", "What?")
-        await contest.close()
-        return answer
-
-    answer, seconds = run_virtual(run())
+    answer, seconds = ask(slow, engine)
     assert (answer, len(engine.asked)) == (5, QUESTIONS)
     assert seconds <= ends + 14
 
