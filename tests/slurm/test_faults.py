@@ -95,12 +95,12 @@ def test_whatever_happens_the_job_ends_as_if_undisturbed(lab: Lab, tmp_path: Pat
     assert run.comes_back() == "the batch script was killed"
 
     # A job of a higher partition wants all nodes: SIGTERM to all processes, 15 seconds before the end. The
-    # step under way is saved, or it is lost with its reward workers.
+    # step under way is saved.
     run.trains()
     urgent = lab.command(
         "sbatch", "--parsable", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=true", cwd=tmp_path
     )
-    run.comes_back()
+    assert run.comes_back().endswith("saved and stopped")
     lab.wait(urgent, "COMPLETED")
 
     run.trains()
