@@ -40,6 +40,9 @@ from submission.offline import go_offline
 from submission.problems import Problem, load_problems
 from submission.settings import ContestRules, EngineSettings, SolverSettings
 
+GPU_SHARE = 0.4
+"""Each engine's part of a GPU's memory: both are there at the same time."""
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 
@@ -126,6 +129,7 @@ def measure(
         *(
             "engine.max_num_seqs=64",
             "engine.cpu_kv_cache_gib=1",
+            f"engine.gpu_memory_utilization={GPU_SHARE}",
             f"rules.expected_problems={len(problems) + 1}",
         ),
     ]
@@ -181,7 +185,9 @@ def _ask(
 
 def _peer_settings(model: Path) -> dict[str, Any]:
     """The contest's own arguments of the engine."""
-    settings = EngineSettings(max_model_len=2048, max_num_seqs=64, cpu_kv_cache_gib=1)
+    settings = EngineSettings(
+        max_model_len=2048, max_num_seqs=64, cpu_kv_cache_gib=1, gpu_memory_utilization=GPU_SHARE
+    )
     go_offline()
     prepare_environment(settings)
     arguments = engine_arguments(model, settings, 2048)

@@ -4,6 +4,7 @@ import logging
 import math
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,16 @@ import typer
 from rich.console import Console
 
 from submission.cli import run
+from submission.logs import log_to_stderr
 from submission.preflight import before_contest
-from submission.setup import resolve
+from submission.setup import Setup, resolve
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False
 )
+
+PAUSES = (1.0, 3.0)
+"""Seconds before a bundle that cannot be used is looked at once more, in the run that counts."""
 
 BundleOption = Annotated[
     Path | None,
@@ -109,30 +114,37 @@ def _serve(
     test_csv: Path | None,
     team: str | None,
 ) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     from submission.serve import is_rerun, serve_organiser, serve_rehearsal
 
     journal = journal or Path("aimo.journal.jsonl")
     if socket is not None:
         serve_rehearsal(resolve(bundle, overrides, team=team), journal, socket, bundle)
         return
-    try:
-        setup = resolve(bundle, overrides, team=team, strict=not is_rerun())
-    except Exception:
-        # At commit time this must fail loudly; in the run that counts a file of defaults beats none.
-        if not is_rerun():
-            raise
-        logging.exception("the bundle cannot be used: every problem gets the default answer")
-        setup = None
+    # At commit time this must fail loudly; in the run that counts a file of defaults beats none.
+    setup = _resolved(bundle, overrides, team) if is_rerun() else resolve(bundle, overrides, team=team)
     if setup is not None:
         before_contest(
-            setup.settings.rules,
+            setup.settings,
             bundle=bundle,
             model=setup.model,
-            work=journal.resolve().parent,
+            prm=setup.prm,
+            work=journal.parent,
             rerun=is_rerun(),
         )
     serve_organiser(setup, journal, test_csv, bundle)
+
+
+def _resolved(bundle: Path | None, overrides: list[str], team: str | None) -> Setup | None:
+    """What a rerun is played with; None where there is nothing, after what a mount may fail for a moment."""
+    for pause in (*PAUSES, 0.0):
+        try:
+            return resolve(bundle, overrides, team=team, strict=False)
+        except Exception:
+            logging.exception("the bundle cannot be used")
+        time.sleep(pause)
+    logging.critical("every problem gets the default answer")
+    return None
 
 
 def _contest(

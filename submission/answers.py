@@ -1,7 +1,7 @@
 r"""Final answers: find one in a completion, spell it canonically, compare it with gold.
 
 The project's only answer parser: votes, scores and rewards all go through it. Three levels, cheapest first:
-exact integers, then exact rationals and canonical text, all in here; everything else (radicals, sets,
+exact integers; then exact rationals, lists of them and canonical text; everything else (radicals, intervals,
 matrices, equations) in a `submission.parsing.symbolic.SymbolicChecker`, whose processes can be killed.
 
 Left out on purpose: this runs on the contest's event loop, so it imports no computer algebra, takes linear
@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from submission.parsing.extraction import Extracted, closing_brace, extract, joined_boxes
+from submission.parsing.lists import Numbers, read_numbers, same_numbers
 from submission.parsing.rationals import MAX_DIGITS, exact_value
 from submission.parsing.spelling import MAX_ANSWER_CHARS, normalize, unwrap_text
 
@@ -50,8 +51,16 @@ _OPERATOR = re.compile(r"\\(?:cdot|times|div|frac|sqrt)(?![a-zA-Z])")
 _PROSE = re.compile(r"[a-zA-Z'-]{2,}(?: [a-zA-Z'-]+)*")
 # x=1x=5 and x_1=3x_2=5, where only a space stood between two equations for one letter.
 _REPEATED = re.compile(r"(?<![a-zA-Z])(\\?[a-zA-Z]+)(?:_\{?\w+\}?)?=[^=]*[0-9)}]\1(?:_\{?\w+\}?)?=")
-_LONG_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}")
-_CHOICE_LABEL = re.compile(r"\(([A-H])\):?(?=[^)])")
+_LONG_WORD = re.compile(r"(?<!\\begin\{)(?<!\\end\{)(?<![\\a-zA-Z])[a-zA-Z]{4,}")
+_CHOICE_LABEL = re.compile(r"(?:\(([A-H])\):?|([A-H])[.):])(?=[^)])")
+_BETWEEN_WORDS = re.compile(r"[\s,.;:!?'\"()-]")
+_PROSE_ONLY = re.compile(r"(?:[a-zA-Z]|[\s,.;:!?'\"()-])+")
+_WORD = re.compile(r"(?<![a-zA-Z])(?=[a-zA-Z]*[aeiouyAEIOUY])[a-zA-Z]{4}")
+_SHORT_WORDS = frozenset({"yes", "no"})
+_SAME_WORDS = {"yes": "true", "no": "false"}
+_LIST = re.compile("[,;]")
+_SINGLETON = re.compile(r"(?:\\\{|\[)([^,;]+)(?:\\\}|\])")
+_SENTENCE = re.compile(r"(?<![\\a-zA-Z])(?!(?:and|or)\b)[^\W\d_]{2,}")
 _COMMA_NUMBER = re.compile(r"-?[0-9]+,[0-9]+")
 _BASE = re.compile(r"([0-9A-F]+)_([0-9]+)")
 _DANGLING = re.compile(
@@ -72,9 +81,10 @@ class Gold(NamedTuple):
 def to_int(text: str) -> int | None:
     r"""The exact integer that an answer stands for ("1,234", "012", "12.0", "1.2e3", "x = 42"), or None.
 
-    Arithmetic of numbers is worked out exactly ("2^{10}-1" is 1023). Of "x = 1/3 \approx 0.33" the exact part
-    counts; where there is only a rounded one ("x \approx 5"), it is taken at its word. Anything symbolic, in
-    another base, of more than `MAX_DIGITS` digits, or with several values ("n=3 or n=5") is None.
+    Arithmetic of numbers is worked out exactly ("2^{10}-1" is 1023, "7 \bmod 4" is 3). Where a rounded value
+    follows ("x = 1/3 \approx 0.33"), the exact part counts; a rounded one alone ("x \approx 5") is taken at
+    its word. Anything symbolic, in another base, of more than `MAX_DIGITS` digits, or with several values
+    ("n=3 or n=5") is None.
     """
     plain = text.strip()
     if _PLAIN_INTEGER.fullmatch(plain):
@@ -114,7 +124,8 @@ def parse_gold(gold: str | int | float) -> Gold:
         raise ValueError(f"gold answer {str(gold)[:80]!r} {problem}; mend or drop this row")
     name, _ = _split_relation(normalized)
     # A gold equation such as 2x+z=1 is more than its right side; a named value (x=5) is that value.
-    value = _value(normalized) if not name or _NAME.fullmatch(name) else None
+    named = not name or _NAME.fullmatch(name) or exact_value(name) is not None
+    value = _value(normalized) if named else None
     integer = int(value) if value is not None and value.denominator == 1 else None
     return Gold(text, normalized, integer, value)
 
@@ -133,7 +144,7 @@ def _gold_text(gold: object) -> str:
     if "boxed" in gold:
         gold = joined_boxes(gold) or gold
     elif "####" in gold or "nswer is" in gold:
-        found = extract(gold)
+        found = extract(unwrap_text(gold))
         gold = found.text if found else gold
     return gold.strip()
 
@@ -185,13 +196,16 @@ def check(
     found = extract(completion, last_number=last_number)
     if found is None or found.source == "number":
         bare = completion.strip()
-        if len(bare) <= 200 and "\n" not in bare and equal(bare, gold, checker):
-            return True
+        if len(bare) <= 200 and "\n" not in bare:
+            if equal(bare, gold, checker):
+                return True
+            if not _SENTENCE.search(bare):  # the last number of a formula is not its value
+                return False
     if found is None:
         return False
     if equal(found.text, gold, checker):
         return True
-    if found.source == "boxed" and "," in gold.normalized:
+    if found.source == "boxed" and _LIST.search(gold.normalized):
         joined = joined_boxes(completion)
         return joined != found.text and equal(joined, gold, checker)
     return False
@@ -251,29 +265,65 @@ def _value(normalized: str) -> Fraction | None:
         return None
     _, right = _split_relation(_MODULUS.sub("", normalized))
     label = _CHOICE_LABEL.match(right)
-    return exact_value(right[label.end() :] if label else right)
+    if not label:
+        alone = _SINGLETON.fullmatch(right)
+        return exact_value(alone.group(1) if alone else right)
+    return exact_value(right[label.end() :])
 
 
 def _decide(normalized: str, raw: str, gold: Gold) -> bool | None:
     """Equal or not, where labels, words, number bases or exact values tell; None where only algebra can."""
-    label = _CHOICE_LABEL.match(normalized)
-    if label and gold.normalized in (label.group(1), normalized[label.end() :]):
+    if gold.normalized in _labelled(normalized) or normalized in _labelled(gold.normalized):
         return True
-    if _is_words(gold) or (len(normalized) == len(gold.normalized) == 1):
+    if _is_words(gold):
         return _fold(normalized) == _fold(gold.normalized)
+    if len(normalized) == len(gold.normalized) == 1:
+        # A choice in either case; but R and r are two radii.
+        return normalized.upper() == gold.normalized.upper() and gold.normalized.upper() in "ABCDEFGH"
     if gold.value is not None and _lists_equations(normalized):
         return False
     name, _ = _split_relation(normalized)
     gold_name, _ = _split_relation(gold.normalized)
     if name and gold_name and name != gold_name:
         return None
+    verdict = _same_based(normalized, gold)
+    verdict = _same_list(normalized, raw, gold) if verdict is None else verdict
+    return _same_value(normalized, raw, gold) if verdict is None else verdict
+
+
+def _same_based(normalized: str, gold: Gold) -> bool | None:
+    """52_8 is also written 52 where the problem names the base; two different bases never agree."""
     based, gold_based = _BASE.fullmatch(normalized), _BASE.fullmatch(gold.normalized)
-    if based or gold_based:
-        # 52_8 is also written 52 where the problem names the base; two different bases never agree.
-        digits, base = based.groups() if based else (normalized, None)
-        gold_digits, gold_base = gold_based.groups() if gold_based else (gold.normalized, None)
-        return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
-    return _same_value(normalized, raw, gold)
+    if not based and not gold_based:
+        return None
+    digits, base = based.groups() if based else (normalized, None)
+    gold_digits, gold_base = gold_based.groups() if gold_based else (gold.normalized, None)
+    return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
+
+
+def _same_list(normalized: str, raw: str, gold: Gold) -> bool | None:
+    """Equal or not, where gold is a list, set or tuple of exact numbers; else None."""
+    expected = read_numbers(gold.normalized)
+    if expected is None:
+        return None
+    given = read_numbers(normalized)
+    if given is None and expected.kind == "list" and "," in raw and _value(normalized) is not None:
+        # 100,200 was read as one number; beside a list, its commas part.
+        values = [exact_value(normalize(piece)) for piece in raw.split(",", len(expected.values))]
+        given = Numbers("list", tuple(value for value in values if value is not None))
+        return len(given.values) == len(values) and same_numbers(given, expected) is True
+    if given is None:
+        return None
+    verdict = same_numbers(given, expected)
+    return None if verdict is False and "." in normalized + gold.normalized else verdict
+
+
+def _labelled(normalized: str) -> tuple[str, ...]:
+    """The letter and the rest of a labelled choice, "(C) 15"; nothing for any other answer."""
+    label = _CHOICE_LABEL.match(normalized)
+    if label is None or (len(normalized) == label.end() + 1 and normalized[-1].isalpha()):  # A:B is a ratio
+        return ()
+    return label.group(1) or label.group(2), normalized[label.end() :]
 
 
 def _same_value(normalized: str, raw: str, gold: Gold) -> bool | None:
@@ -315,9 +365,17 @@ def _is_percent(text: str) -> bool:
 
 def _is_words(gold: Gold) -> bool:
     """Words are compared as words: algebra takes their letters for factors, and "east" for "seat"."""
+    if not _PROSE_ONLY.fullmatch(gold.normalized):
+        return False
     letters = _fold(gold.normalized)
-    return letters.isalpha() and (len(letters) > 3 or (len(letters) > 1 and "\\text" in gold.text))
+    if "\\text" in gold.text:
+        return len(letters) > 1
+    # A product of letters seldom makes four in a row with a vowel; "xyz-wxy" is a difference.
+    return letters in _SHORT_WORDS or _WORD.search(gold.normalized.replace(" ", "")) is not None
 
 
 def _fold(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower()) if "\\" not in text else text
+    if "\\" in text:
+        return text
+    letters = _BETWEEN_WORDS.sub("", text.lower())
+    return _SAME_WORDS.get(letters, letters)

@@ -1,5 +1,7 @@
 """What all command lines share: a user's mistake ends with exit code 2 and one clear line, no traceback."""
 
+import contextlib
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +14,9 @@ def run(app: Callable[[], Any]) -> None:
     try:
         app()
     except ValueError as error:
+        for handler in logging.getLogger().handlers:
+            with contextlib.suppress(OSError, ValueError):
+                handler.flush()  # what came before stands before it
         Console(stderr=True, soft_wrap=True, emoji=False).print(
             f"error: {error}", style="red", markup=False, highlight=False
         )

@@ -13,15 +13,19 @@ from pathlib import Path
 STARTED_AT = "AIMO_STARTED_AT"
 
 
-def started_at() -> float:
-    """Epoch seconds of the contest's start: `AIMO_STARTED_AT` if it is sane, else this process's start."""
+def started_at(longest: float = 86_400.0) -> float:
+    """Epoch seconds of the contest's start: `AIMO_STARTED_AT` if it is sane, else this process's start.
+
+    Args:
+        longest: seconds; a start that is longer ago is not this contest's.
+    """
     now = time.time()
     try:
         given = float(os.environ[STARTED_AT])
     except (KeyError, ValueError):
         return _process_start(now)
-    # A start in the future or over a day ago is a stale variable, not this contest's.
-    return given if 0 <= now - given < 86_400 else _process_start(now)
+    # In the future, or too long ago: a stale variable, or a clock that was set meanwhile.
+    return given if 0 <= now - given < longest else _process_start(now)
 
 
 def _process_start(now: float) -> float:

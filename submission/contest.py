@@ -159,7 +159,8 @@ class Contest:
         except Exception as error:
             log.exception("problem %s failed", identifier)
             self.note_fault("problem failed", f"{type(error).__name__}: {error}", identifier)
-            return self._settings.rules.default_answer
+            # What was found before the fault counts.
+            return self.fallback(identifier, text)
 
     async def _solve(self, identifier: str, key: str, text: str) -> int:
         self._write("problem", id=identifier, key=key)

@@ -186,11 +186,15 @@ class Journal:
             os.write(self._handle, b"\n")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record, handed to the system before this returns. Never raises OSError."""
+        """Append one record, handed to the system before this returns. Never raises."""
         if self._handle is None:
             return
-        # ASCII: model text may hold lone surrogates, which UTF-8 refuses.
-        line = json.dumps(record, ensure_ascii=True, default=str).encode("ascii") + b"\n"
+        try:
+            # ASCII: model text may hold lone surrogates, which UTF-8 refuses.
+            line = json.dumps(record, ensure_ascii=True, default=str).encode("ascii") + b"\n"
+        except Exception:
+            log.exception("a record of the journal cannot be spelled, and is left out")
+            return
         try:
             if self._torn:
                 line = b"\n" + line

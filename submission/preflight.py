@@ -21,7 +21,8 @@ from submission.bundle import MANIFEST, Bundle, quick_check, verify
 from submission.checkpoint import inspect
 from submission.gateway.organiser import DEPTH, INPUT, folders
 from submission.machine import GIB, Gpu, Machine, this_machine
-from submission.settings import ContestRules
+from submission.prm.room import make_room
+from submission.settings import ContestRules, ContestSettings
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ def preflight(
     bundle: Path | None,
     model: Path | None,
     work: Path,
+    settings: ContestSettings | None = None,
+    prm: Path | None = None,
     machine: Machine | None = None,
     mounts: Path = INPUT,
     ports: Sequence[int] = PORTS,
@@ -63,6 +66,7 @@ def preflight(
         bundle: its folder, None where the model comes from the environment.
         model: the checkpoint's folder, None for recorded samples.
         work: where the journal and the submission go.
+        settings, prm: of the contest, and the process reward model's folder, if there is one.
         machine: what to compare; by default this machine.
         mounts: where the organiser mounts data.
         ports: that must be free for the gateway.
@@ -74,9 +78,10 @@ def preflight(
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("accelerator", lambda: check_accelerator(rules, machine, target, needed=model is not None)),
         ("memory", lambda: check_memory(machine, model)),
+        ("PRM", lambda: check_room(machine, settings, prm)),
         ("cores", lambda: Check("cores", True, f"{machine.cores} to use")),
         ("python", lambda: check_python(machine, target)),
-        ("disk", lambda: check_disk("disk", work, DISK_GIB)),
+        ("disk", lambda: check_disk("disk", work.resolve(), DISK_GIB)),
         ("temporary", lambda: check_disk("temporary", Path(tempfile.gettempdir()), TEMPORARY_GIB)),
         ("mounts", lambda: check_mounts(mounts, bundle)),
         ("bundle", lambda: check_bundle(bundle, thorough=thorough)),
@@ -89,7 +94,13 @@ def preflight(
 
 
 def before_contest(
-    rules: ContestRules, *, bundle: Path | None, model: Path | None, work: Path, rerun: bool
+    settings: ContestSettings,
+    *,
+    bundle: Path | None,
+    model: Path | None,
+    prm: Path | None,
+    work: Path,
+    rerun: bool,
 ) -> None:
     """What the server does first: look at everything and refuse, or in the run that counts only log.
 
@@ -99,19 +110,33 @@ def before_contest(
     Raises:
         ValueError: a check failed, at commit time.
     """
+
+    def look(machine: Machine, ports: Sequence[int]) -> tuple[Check, ...]:
+        return preflight(
+            settings.rules,
+            bundle=bundle,
+            model=model,
+            work=work,
+            settings=settings,
+            prm=prm,
+            machine=machine,
+            ports=ports,
+        )
+
     if not rerun:
-        enforce(preflight(rules, bundle=bundle, model=model, work=work), rerun=False)
+        enforce(look(this_machine(), PORTS), rerun=False)
         return
 
-    def look() -> None:
+    def tell() -> None:
         try:
-            machine = this_machine(ask_torch=False)
-            checks = preflight(rules, bundle=bundle, model=model, work=work, machine=machine, ports=())
-            enforce(checks, rerun=True)
+            enforce(look(this_machine(ask_torch=False), ()), rerun=True)
         except Exception:
             log.exception("the preflight itself failed")
 
-    threading.Thread(target=look, name="preflight", daemon=True).start()
+    try:
+        threading.Thread(target=tell, name="preflight", daemon=True).start()
+    except RuntimeError:
+        log.exception("no preflight: no thread can be started")
 
 
 def enforce(checks: Sequence[Check], *, rerun: bool) -> None:
@@ -198,6 +223,14 @@ def check_memory(machine: Machine, model: Path | None) -> Check:
     return Check(
         "memory", machine.memory >= needed * GIB, detail, "choose a larger machine, or a smaller model"
     )
+
+
+def check_room(machine: Machine, settings: ContestSettings | None, prm: Path | None) -> Check:
+    """Whether a process reward model fits beside the solver's engine."""
+    if settings is None or prm is None or not machine.gpus:
+        return Check("PRM", True, "none on a GPU")
+    share = make_room(settings, prm, machine.gpus).engine.gpu_memory_utilization
+    return Check("PRM", True, f"the solver's engine has {share:.0%} of the GPU while it is there")
 
 
 def check_python(machine: Machine, target: str) -> Check:

@@ -3,8 +3,10 @@
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +20,11 @@ from submission.engines.base import Engine
 from submission.gateway.organiser import RERUN, find_organiser, serve
 from submission.gateway.predict import make_predict
 from submission.gateway.rehearsal import start_server
+from submission.home import ensure_home
 from submission.journal import ContestLine, EndLine, Journal, JournalContent, SampleLine, read_journal
 from submission.offline import go_offline
 from submission.prm.making import make_scorer
+from submission.prm.room import side_by_side
 from submission.reporting.unanswered import no_model_answered
 from submission.runtime import Runtime
 from submission.settings import ContestRules
@@ -31,6 +35,10 @@ log = logging.getLogger(__name__)
 
 # A journal that nobody wrote to for this long belongs to another day's contest.
 STALE_SECONDS = 86_400.0
+# A shorter contest is a test, in which the time may well be out before it begins.
+SHORTEST = 3_600.0
+# An engine whose log cannot grow may fail by it. The warden keeps it shorter than this.
+LOG_ROOM = 128 << 20
 PR_SET_PDEATHSIG = 1
 EngineMaker = Callable[..., Engine]
 """`make_supervised`, or what a fault suite puts in its place."""
@@ -55,6 +63,16 @@ def serve_organiser(
     organiser = find_organiser()
     with _predictor(setup, journal, bundle) as predict:
         serve(organiser, predict, test_csv)
+    try:
+        _end(setup, journal)
+    except Exception:
+        if not is_rerun():
+            raise
+        # The answers are given: a notebook that ends in an exception would take them back.
+        log.exception("the end of the contest failed")
+
+
+def _end(setup: Setup | None, journal: Path) -> None:
     mark = "NO MODEL ANSWERED: the bundle could not be used" if setup is None else no_model_answered(journal)
     end_journal(journal)
     if mark:
@@ -94,37 +112,44 @@ def _predictor(
     setup: Setup | None, journal: Path, bundle: Path | None, make_engine: EngineMaker = make_supervised
 ) -> Iterator[Callable[..., Any]]:
     if setup is None:
-        rules = ContestRules()
-        yield make_predict(
-            lambda *_: rules.default_answer, rules.answer_min, rules.answer_max, rules.default_answer
-        )
+        yield _defaults(ContestRules())
         return
     go_offline()
+    ensure_home()
     rules = setup.settings.rules
     try:
         known, lines = begin_journal(journal, setup)
     except Exception:
         log.exception("no journal: the contest goes on without one")
         known, lines = Known({}, 0.0), Journal(None)
-    elapsed = Stopwatch(already=max(time.time() - started_at(), known.elapsed))
+    elapsed = Stopwatch(already=max(_passed(rules), known.elapsed))
 
     def fault(what: str, details: str) -> None:
         line = {"type": "fault", "at": round(time.time(), 3), "elapsed": round(elapsed(), 3)}
         lines.write({**line, "what": what, "error": details})
 
     def contest() -> Contest:
+        settings, prm = side_by_side(setup.settings, setup.prm, fault)
         engine = make_engine(
-            setup.settings,
+            settings,
             setup.model,
-            log=journal.with_name(f"{journal.stem}.engine.log"),
+            log=writable(journal.with_name(f"{journal.stem}.engine.log")),
             seconds_left=lambda: rules.time_limit - elapsed(),
             on_fault=fault,
             bundle=bundle,
         )
-        scorer = make_scorer(setup.settings, setup.prm)
-        return Contest(setup.settings, engine, lines, elapsed, known, scorer, setup.rule)
+        scorer = make_scorer(settings, prm)
+        return Contest(settings, engine, lines, elapsed, known, scorer, setup.rule)
 
-    runtime = Runtime(contest, lambda: rules.time_limit - elapsed(), setup.settings.budget.cap)
+    try:
+        runtime = Runtime(contest, lambda: rules.time_limit - elapsed(), setup.settings.budget.cap)
+    except Exception:
+        # No thread to be had, say. A server that answers nothing but defaults beats none.
+        if not is_rerun():
+            raise
+        log.exception("no contest: every problem gets the default answer")
+        yield _defaults(rules)
+        return
 
     def answer(identifier: str, text: str) -> int:
         return runtime.answer(identifier, text, rules.default_answer)
@@ -133,6 +158,32 @@ def _predictor(
         yield make_predict(answer, rules.answer_min, rules.answer_max, rules.default_answer)
     finally:
         runtime.close()
+
+
+def _passed(rules: ContestRules) -> float:
+    """Seconds since the contest began; by a start longer ago than it lasts, no problem would get any time."""
+    return time.time() - started_at(max(rules.time_limit, SHORTEST))
+
+
+def _defaults(rules: ContestRules) -> Callable[..., Any]:
+    return make_predict(
+        lambda *_: rules.default_answer, rules.answer_min, rules.answer_max, rules.default_answer
+    )
+
+
+def writable(path: Path, room: int = LOG_ROOM) -> Path:
+    """Where a log can go: `path`, or a temporary folder, or nowhere; an engine is not lost for its log."""
+    places: tuple[Callable[[], Path], ...] = (lambda: path, lambda: Path(tempfile.gettempdir(), path.name))
+    for place in places:
+        try:
+            found = place()
+            with found.open("ab"):
+                pass
+            if shutil.disk_usage(found).free >= room:
+                return found
+        except OSError as error:
+            log.warning("no log in its place: %s", error)
+    return Path(os.devnull)
 
 
 def begin_journal(path: Path, setup: Setup) -> tuple[Known, Journal]:
@@ -149,7 +200,7 @@ def begin_journal(path: Path, setup: Setup) -> tuple[Known, Journal]:
         {
             "type": "contest",
             "at": round(time.time(), 3),
-            "elapsed": round(max(time.time() - started_at(), known.elapsed), 3),
+            "elapsed": round(max(_passed(setup.settings.rules), known.elapsed), 3),
             "digest": setup.digest,
             "name": setup.name,
             "time_limit": setup.settings.rules.time_limit,

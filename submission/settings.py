@@ -191,7 +191,8 @@ class PrmSettings(Recipe):
     """vllm for both: PRM and solver's engine take turns on the GPU, each with nearly all of its memory, and
     candidates are scored after a problem's sampling; see `submission.prm.turns`."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
-    """vllm on a GPU: its share. None: 0.12, beside that of the solver's engine; 0.8 with `swap`."""
+    """vllm on a GPU: its share. None: what its weights ask for, 0.12 at least, which the solver's
+    engine leaves to it (`submission.prm.room`); 0.8 with `swap`."""
 
     @property
     def share(self) -> float:

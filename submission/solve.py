@@ -17,6 +17,7 @@ from submission.files import write_text
 from submission.notes import answer_facts, sample_facts
 from submission.offline import go_offline
 from submission.prm.making import make_scorer
+from submission.prm.room import side_by_side
 from submission.setup import Setup
 from submission.solving.sample import Sample, Solution
 from submission.staff import Staff
@@ -72,15 +73,14 @@ def _check_output(path: Path) -> None:
 
 
 async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -> Solution:
-    engine = make_engine(setup.settings.served, setup.model)
     faults: list[str] = []
-    staff = Staff(
-        setup.settings,
-        engine,
-        make_scorer(setup.settings, setup.prm),
-        setup.rule,
-        lambda what, why: faults.append(f"{what}: {why}"),
-    )
+
+    def note(what: str, why: str) -> None:
+        faults.append(f"{what}: {why}")
+
+    settings, prm = side_by_side(setup.settings, setup.prm, note)
+    engine = make_engine(settings.served, setup.model)
+    staff = Staff(settings, engine, make_scorer(settings, prm), setup.rule, note)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"loading {escape(setup.name)}")
@@ -91,12 +91,12 @@ async def _solve(setup: Setup, text: str, time_limit: float, console: Console) -
                 console.print(Text(f"fault: {fault}", "bold red"))
             answers: list[int | None] = []
 
-            def note(sample: Sample) -> None:
+            def count(sample: Sample) -> None:
                 answers.append(sample.answer)
                 progress.update(task, description=_describe(answers))
 
             progress.update(task, description="sampling")
-            return await staff.solver.solve("problem", text, time_limit, note)
+            return await staff.solver.solve("problem", text, time_limit, count)
         finally:
             progress.update(task, description="ending the engine")
             await staff.close()

@@ -1,6 +1,7 @@
 """Everything that works on problems: engine, process reward model, sandbox. Started and ended together.
 
 Only the engine is needed: a scorer or sandbox that does not start is noted, and the contest goes on without.
+A scorer that is slow to start is not waited for: it joins the contest when it comes.
 """
 
 import asyncio
@@ -20,6 +21,11 @@ log = logging.getLogger(__name__)
 
 TOOL_SECONDS = 10.0
 """A code block's time, where a role names none."""
+
+SCORER_SECONDS = 120.0
+"""For the scorer, once the engine stands, before the first problem is begun without it."""
+CLOSE_SECONDS = 20.0
+"""For a scorer that did not start in time."""
 
 OnFault = Callable[[str, str], None]
 """What failed, and why."""
@@ -47,6 +53,7 @@ class Staff:
         self.engine = engine
         self._scorer = scorer
         self._scoring = False
+        self._joining: asyncio.Task[None] | None = None
         self._rule = rule
         self._on_fault = on_fault
         self._turns: Turns | None = None
@@ -75,11 +82,7 @@ class Staff:
             return message
         finally:
             seats = await sandbox if sandbox is not None else None
-        if self._turns is not None:
-            await self._turns.rehearse()
-            self._scoring = not self._turns.dropped
-        elif self._scorer is not None:
-            await self._start_scorer(self._scorer.start())
+        await self._await_scorer()
         self.solver = Solver(
             self.engine,
             self._settings.solver,
@@ -100,6 +103,40 @@ class Staff:
             return None
         return Seats(self._sandbox, TOOL_SECONDS)
 
+    async def _await_scorer(self) -> None:
+        """Give the scorer a while. The engine stands: nothing that goes wrong here may cost a problem."""
+        if self._turns is not None:
+            try:
+                await self._turns.rehearse()
+                self._scoring = not self._turns.dropped
+            except Exception as error:
+                log.exception("engine and PRM did not rehearse")
+                self._on_fault("PRM did not start", f"{type(error).__name__}: {error}")
+        elif self._scorer is not None:
+            self._joining = asyncio.create_task(self._join(self._scorer))
+            await asyncio.wait({self._joining}, timeout=SCORER_SECONDS)
+            if not self._joining.done():
+                log.warning("the PRM is still starting: the contest begins without it")
+
+    async def _join(self, scorer: Scorer) -> None:
+        """Start the scorer, and have the solver ask it as soon as it can be asked."""
+        limit = self._settings.supervision.start_limit
+        await self._start_scorer(self._timed(scorer.start(), limit))
+        if self._scoring:
+            self.solver.scorer = scorer
+            return
+        # What has come up half-way must not hold memory that the engine could use.
+        await self._closed("PRM", self._timed(scorer.close(), CLOSE_SECONDS))
+
+    async def _timed(self, work: Awaitable[None], limit: float) -> None:
+        try:
+            async with asyncio.timeout(limit) as scope:
+                await work
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise TimeoutError(f"not within {limit:.0f} s") from None
+
     async def _start_scorer(self, starting: Awaitable[None]) -> None:
         try:
             await starting
@@ -110,6 +147,9 @@ class Staff:
 
     async def close(self) -> None:
         """End all of it; one that does not end well does not keep the others."""
+        if self._joining is not None and not self._joining.done():
+            self._joining.cancel()
+            await asyncio.wait({self._joining}, timeout=1.0)
         if self._turns is not None:
             await self._closed("PRM", self._turns.close())
         await self._closed("engine", self.engine.close())

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -29,9 +29,9 @@ def source_files(root: Path, package: str) -> dict[str, Path]:
     return modules
 
 
-def imports_of(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
+def imports_of(nodes: Iterable[ast.AST], module: str, *, is_package: bool) -> Iterator[str]:
     """Absolute names that the code imports: `a.b` for `import a.b`, `a.b.c` for `from a.b import c`."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -41,24 +41,18 @@ def imports_of(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]
             yield from (f"{prefix}.{alias.name}" for alias in node.names)
 
 
-def without_deferred_code(tree: ast.Module) -> ast.Module:
-    """The code that runs on import: no function bodies, nothing under `if TYPE_CHECKING`."""
-
-    class Strip(ast.NodeTransformer):
-        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-            return None
-
-        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-            return None
-
-        def visit_If(self, node: ast.If) -> ast.AST:
-            if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-                return ast.Module(body=node.orelse, type_ignores=[])
-            return self.generic_visit(node)
-
-    stripped = Strip().visit(tree)
-    assert isinstance(stripped, ast.Module)
-    return stripped
+def run_by_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """Nodes of the code that runs on import: no functions, nothing under `if TYPE_CHECKING`."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            waiting += node.orelse
+            continue
+        yield node
+        waiting += ast.iter_child_nodes(node)
 
 
 def wrong_imports(root: Path) -> list[str]:
@@ -67,7 +61,7 @@ def wrong_imports(root: Path) -> list[str]:
     for package, forbidden in FORBIDDEN.items():
         for module, path in source_files(root, package).items():
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            names = imports_of(tree, module, is_package=path.stem == "__init__")
+            names = imports_of(ast.walk(tree), module, is_package=path.stem == "__init__")
             found += [f"{module} imports {name}" for name in names if name.partition(".")[0] in forbidden]
     return found
 
@@ -77,9 +71,9 @@ def import_cycle(root: Path, package: str) -> list[str]:
     files = source_files(root, package)
     graph: dict[str, set[str]] = {}
     for module, path in files.items():
-        tree = without_deferred_code(ast.parse(path.read_text(encoding="utf-8")))
+        nodes = run_by_import(ast.parse(path.read_text(encoding="utf-8")))
         graph[module] = set()
-        for name in imports_of(tree, module, is_package=path.stem == "__init__"):
+        for name in imports_of(nodes, module, is_package=path.stem == "__init__"):
             target = name if name in files else name.rpartition(".")[0]
             if target in files and target != module:
                 graph[module].add(target)
@@ -250,12 +244,12 @@ DANGEROUS_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shel
 
 def dangers(tree: ast.AST) -> Iterator[str]:
     """Code that would run what a model, a bundle or a checkpoint says: by kind and line."""
-    for name in imports_of(tree, "module", is_package=False):
+    for name in imports_of(ast.walk(tree), "module", is_package=False):
         if name.partition(".")[0] in DANGEROUS_MODULES:
             yield f"import of {name}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
+            called = dotted(node.func)
             keywords = {word.arg: word.value for word in node.keywords}
             if called in ("eval", "exec", "builtins.eval", "builtins.exec", "os.system", "os.popen"):
                 yield f"{called}() in line {node.lineno}"
@@ -268,6 +262,15 @@ def dangers(tree: ast.AST) -> Iterator[str]:
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "trust_remote_code" and not is_false(value):
                     yield f"trust_remote_code in line {node.lineno}"
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b` of such a name, and of any other expression's attributes what follows it."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    return ".".join([node.id, *names] if isinstance(node, ast.Name) else ["", *names])
 
 
 def is_true(node: ast.expr | None) -> bool:

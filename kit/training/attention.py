@@ -1,4 +1,4 @@
-"""Block-diagonal causal attention for packed rows by torch's fused kernel, one call a sequence.
+"""Block-diagonal causal attention for packed rows by torch's fused kernels, on a CPU one call a sequence.
 
 A packed row of n sequences of length l costs n * l^2, not (n * l)^2, and no mask is ever made. Registered
 with transformers as `segments`, so that any decoder that goes through its attention interface has it. It and
@@ -10,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from kit.training.sharing import Sharing
+from kit.training.varlen import varlen_attention, varlen_fits
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,8 @@ def segment_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     segments: tuple[int, ...] = (),
+    cu_seq_lens_q: "torch.Tensor | None" = None,
+    max_length_q: int = 0,
     **_: Any,
 ) -> tuple["torch.Tensor", None]:
     """Causal attention within each segment, or within each row of a batch where there are no segments.
@@ -79,6 +82,8 @@ def segment_attention(
         query: [B, heads, T, head size].
         key, value: [B, key-value heads, T, head size].
         segments: lengths that sum to T; needs B = 1.
+        cu_seq_lens_q, max_length_q: [segments + 1] int32 where they begin and end, and the longest; for
+            the kernel that takes all at once.
 
     Returns:
         [B, T, heads, head size], as transformers wants it.
@@ -87,6 +92,8 @@ def segment_attention(
     from torch.nn.functional import scaled_dot_product_attention
 
     assert attention_mask is None, "transformers makes no mask for an attention that it does not know"
+    if varlen_fits(query, dropout) and (cu_seq_lens_q is not None) == bool(segments):
+        return varlen_attention(query, key, value, cu_seq_lens_q, max_length_q, scaling), None
     groups = query.shape[1] // key.shape[1]
     # The CPU's fused kernel takes fewer key heads than heads. Not all of CUDA's do, and torch would fall back
     # to one that is quadratic in memory.

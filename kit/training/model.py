@@ -222,7 +222,10 @@ def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
                 use_cache=False,
                 **micro.attention_arguments(),
             ).last_hidden_state
-            return torch.index_select(states.flatten(0, 1), 0, micro.positions)
+            flat = states.flatten(0, 1)
+            # Completions of one prompt may begin at one position. On CUDA index_select adds their gradients
+            # up in no fixed order; on a CPU indexing is slower and less exact.
+            return flat[micro.positions] if flat.is_cuda else torch.index_select(flat, 0, micro.positions)
 
         @contextmanager
         def decoding(self) -> Iterator[None]:

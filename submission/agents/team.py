@@ -40,7 +40,7 @@ class Role(Recipe):
     """How the role runs Python, if it does; see `submission.agents.formats`."""
     rounds: Annotated[int, Field(gt=0, le=1_000)] = 8
     """Code blocks that are run at most."""
-    tool_seconds: Annotated[float, Field(gt=0)] = 10.0
+    tool_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     """A code block."""
     output_chars: Annotated[int, Field(ge=20)] = 2_000
     """Of one output that the model reads."""

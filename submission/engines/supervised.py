@@ -277,7 +277,9 @@ class SupervisedEngine:
         try:
             while not self._given_up:
                 await self._one_life()
-        except (Exception, SystemExit) as error:  # a mistake of ours must not leave samples waiting for ever
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a mistake of ours must not leave samples waiting for ever
             log.exception("the engine's supervision failed")
             self._fault("supervision failed", f"{type(error).__name__}: {error}")
             self._give_up("the engine's supervision failed")
@@ -340,8 +342,11 @@ class SupervisedEngine:
             starting.result()
         except EngineError as error:
             return f"did not start: {error}"
-        # Whatever a library does with a tokenizer, sys.exit() included: another arrangement may be spared it.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except asyncio.CancelledError:
+            raise
+        # Whatever a library does with a tokenizer, sys.exit() or a native panic: another arrangement may be
+        # spared it.
+        except BaseException as error:  # noqa: BLE001
             return f"did not start: {type(error).__name__}: {error}"
         finally:
             starting.cancel()

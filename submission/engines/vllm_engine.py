@@ -9,6 +9,7 @@ linear in prompt tokens (shared prefixes are cached), decoding in completion tok
 
 import asyncio
 import gc
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -238,6 +239,10 @@ def prepare_environment(settings: EngineSettings) -> None:
     if settings.enforce_eager is not False and _torch_is_for_cpu():
         # A count beside each log-probability would be compiled all the same: seconds, and a C++ compiler.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    if importlib.util.find_spec("flashinfer_jit_cache") is None:
+        # FlashInfer's sampler, which vLLM takes by itself on a GPU, is compiled at its first use unless its
+        # kernels lie beside it, and without FlashInfer the engine does not start. vLLM's own needs neither.
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     # Its sockets lie in the temporary folder, and the path of a socket has 107 characters at most.
     if len(tempfile.gettempdir()) > LONGEST_TEMPORARY and os.access(SHORT_TEMPORARY, os.W_OK):
         os.environ.setdefault("VLLM_RPC_BASE_PATH", SHORT_TEMPORARY)

@@ -1,13 +1,15 @@
 """The organiser's evaluation package: found at run time, never shipped (it states no licence).
 
-It lies in the competition's data folder, whose mount has moved over the years, so it is searched for. Both
-known flavours are served: `aimo_3_inference_server` and `aimo_2_inference_server`.
+It lies in the competition's data folder, whose mount has moved over the years, so it is searched for. Its
+flavours are named `aimo_2_inference_server`, `aimo_3_inference_server` and so on, by the contest's number.
 """
 
+import contextlib
 import importlib
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +20,7 @@ log = logging.getLogger(__name__)
 
 RERUN = "KAGGLE_IS_COMPETITION_RERUN"
 INPUT = Path(os.environ.get("AIMO_INPUT", "/kaggle/input"))
-# Newest first: a folder that holds several is served by the first.
-FLAVOURS = (("aimo_3", "AIMO3InferenceServer"), ("aimo_2", "AIMO2InferenceServer"))
+SERVER = re.compile(r"aimo_(\d{1,3})_inference_server\.py")
 # competitions/<slug>/kaggle_evaluation is the deepest layout seen; one level to spare.
 DEPTH = 4
 TEST_CSV = "test.csv"
@@ -40,13 +41,35 @@ def folders(root: Path, depth: int) -> Iterator[Path]:
     level = [root]
     for _ in range(depth + 1):
         yield from level
-        below: list[Path] = []
-        for folder in level:
-            try:
-                below += sorted(item for item in folder.iterdir() if item.is_dir())
-            except OSError:
-                continue
-        level = below
+        level = [below for folder in level for below in _below(folder)]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Its folders in order. One that cannot be looked at (a mount that broke) hides none of the others."""
+    found: list[Path] = []
+    # Not `iterdir`: asking a network mount after each of a hundred thousand files takes minutes.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_dir():
+                    found.append(folder / entry.name)
+    return sorted(found)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one; False as well where nobody may look, or the module path names nonsense."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _contests(package: Path) -> list[int]:
+    """Numbers of the contests that the package in a folder serves."""
+    found: list[int] = []
+    with contextlib.suppress(OSError), os.scandir(package) as entries:
+        found += [int(match[1]) for entry in entries if (match := SERVER.fullmatch(entry.name))]
+    return found
 
 
 def find_organiser(roots: Sequence[Path] | None = None) -> Organiser:
@@ -58,10 +81,10 @@ def find_organiser(roots: Sequence[Path] | None = None) -> Organiser:
     searched = [Path(entry or ".") for entry in sys.path] if roots is None else []
     mounts = [INPUT] if roots is None else list(roots)
     for folder in [*searched, *(item for root in mounts for item in folders(root, DEPTH))]:
-        for flavour, server_class in FLAVOURS:
-            if (folder / "kaggle_evaluation" / f"{flavour}_inference_server.py").is_file():
-                test_csv = folder / TEST_CSV
-                return Organiser(folder, flavour, server_class, test_csv if test_csv.is_file() else None)
+        if numbers := _contests(folder / "kaggle_evaluation"):
+            newest, test_csv = max(numbers), folder / TEST_CSV
+            found = test_csv if _is_file(test_csv) else None
+            return Organiser(folder, f"aimo_{newest}", f"AIMO{newest}InferenceServer", found)
     places = ", ".join(str(mount) for mount in mounts)
     raise ValueError(
         f"the organiser's package kaggle_evaluation is neither on the module path nor below {places}: "

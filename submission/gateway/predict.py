@@ -4,6 +4,7 @@ What the real gateway does with every other kind of reply ends in a lost problem
 of those is closed off here, once, whatever stands behind.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -32,17 +33,29 @@ def make_predict(answer: Callable[[str, str], int], low: int, high: int, default
             identifier = single_value(name)
             problem = single_value(statement)
             # No contest problem is longer; one that is must not stall the tokenizer.
-            value = answer(str(identifier), str("" if problem is None else problem)[:MAX_PROBLEM_CHARS])
+            text = str("" if problem is None else problem)[:MAX_PROBLEM_CHARS]
+            value = answer(_plain(str(identifier)), _plain(text))
         # SystemExit and its kind too: whatever it is, no answer is worth the run.
-        except BaseException:
-            log.exception("predict failed; giving the default answer")
+        except BaseException:  # noqa: BLE001 - told
+            _tell("predict failed; giving the default answer")
         try:
             return answer_frame(identifier, in_range(value, low, high, default))
-        except BaseException:
-            log.exception("the id cannot be sent back")
+        except BaseException:  # noqa: BLE001 - told
+            _tell("the id cannot be sent back")
             return answer_frame("", in_range(value, low, high, default))
 
     return predict
+
+
+def _plain(text: str) -> str:
+    """Without lone surrogates, which tokenizers refuse."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _tell(what: str) -> None:
+    """Log the exception that is being handled; a log that cannot be written is no reason to lose the run."""
+    with contextlib.suppress(BaseException):
+        log.exception(what)
 
 
 def in_range(value: Any, low: int, high: int, default: int) -> int:

@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -18,7 +18,9 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"[^\s{}$]{1,200}")
 _NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?=\.[0-9]))(?:\.[0-9]+)?")
-_FREE_NUMBER = re.compile(rf"(?<![a-zA-Z0-9_./]){_NUMBER.pattern}(?:/[0-9]+(?!\.?[0-9]))?")
+_FREE_NUMBER = re.compile(
+    rf"(?<![a-zA-Z0-9_./])(?:[-+]?[0-9]{{1,9}} (?=[0-9]+/[0-9]))?{_NUMBER.pattern}(?:/[0-9]+(?!\.?[0-9]))?"
+)
 _FORMULA = re.compile(
     r"\$\$([^$]+)\$\$|\$([^$\n]+)\$"
     r"|\\\(([^\n\\]*(?:\\[^)\n][^\n\\]*)*)\\\)|\\\[([^\\]*(?:\\[^\]][^\\]*)*)\\\]"
@@ -35,16 +37,21 @@ _ANCHOR_MARKS = {
     "A:": 0,
 }  # and how far before it an anchor starts
 _ANCHOR = re.compile(
-    r"(?:(?i:answer)[^\n.:=$]{0,60}?(?:[:=]|\b(?:is|are)\b|(?=\$|\\[(\[]))|答案[是为\uff1a:]{0,2}|####|A:)"
+    r"(?:(?i:answer)[^\n.:=$]{0,60}?(?:[:=]|\b(?:is|are)\b|(?=\$|\\[(\[]))|答案[是为\uff1a:]{0,2}|####|A:"
+    r"|(?<!/)(?i:answer)>|(?i:(?<=final )answer)[*_]{0,3}[ \t]*\n)"
     r"(?:[\s*_:=]|\b(?:therefore|thus|simply|just|approximately|about|equal to|given by|is)\b){0,40}"
 )
 _MATH_OPEN = re.compile(r"\$\$?|\\\(|\\\[")
 _MATH_CLOSE = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 _JOINT = re.compile(r"\s?(?:,?\s?(?:and|or)\b|,)\s?(?=\$|\\\()")
 _SENTENCE_END = re.compile(
-    r"[.;!?](?=[\s\"')]|$)|。|,?\s(?:because|since|as|for|which|where|so|when)\s|\n|\*\*"
+    r"[.;!?](?=[\s\"')]|$)|[。\uff1b]|\uff0c(?=[\u4e00-\u9fff])|</|,?\s(?:because|since|as|for|which|where|so|when)\s|\n|\*\*"
 )
 _LIST_JOINT = re.compile(r"\b(?:and|or)\b|[,;]")
+_BEFORE_HUNDREDS = re.compile(r"(?<=[0-9]),(?=[1-9][0-9]{2}(?:,|$))")
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+_HAN_VERB = re.compile(r".*(?:是|为|等于|得到?|共有?|有|需要?)")
+_HAN_UNIT = re.compile(r"\s?[\u4e00-\u9fff]{1,6}$")
 _PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _MONEY = re.compile(r"\$[0-9][0-9,.]*(?:\s+[a-zA-Z]{2,}|\s*$)")
 _ANCHORS_TRIED = 32
@@ -126,7 +133,12 @@ def joined_boxes(text: str) -> str:
             break
         parts.append(content)
         following = start
-    return ",".join(dict.fromkeys(reversed(parts)))
+    return _listed(dict.fromkeys(reversed(parts)))
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """Joined by commas; one before three digits gets a space, lest it seem a thousands separator."""
+    return _BEFORE_HUNDREDS.sub(", ", ",".join(parts))
 
 
 def _stated(text: str) -> str | None:
@@ -164,6 +176,10 @@ def _statement(tail: str) -> str:
         return formulas
     end = _SENTENCE_END.search(tail)
     sentence = (tail[: end.start()] if end else tail).strip(" \t*_`\"'")
+    if _HAN.search(sentence) and any(char.isdigit() for char in sentence):
+        # "小明有 42 个苹果": what the verb says, without its measure word
+        verb = _HAN_VERB.match(sentence)
+        sentence = _HAN_UNIT.sub("", sentence[verb.end() :] if verb else sentence).strip(" \t*_$")
     number = _NUMBER_THEN_WORDS.match(sentence)
     if number:
         return number.group(1).strip()
@@ -193,4 +209,4 @@ def _leading_formulas(tail: str) -> str:
             break
         position = joint.end()
     percent = pieces and re.match(r"\s?(?:\\?%|percent)", tail[position:])
-    return ",".join(pieces) + (r"\%" if percent else "")
+    return _listed(pieces) + (r"\%" if percent else "")

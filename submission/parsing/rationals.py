@@ -1,8 +1,8 @@
 """Exact rational values of short arithmetic in LaTeX, without a computer algebra system.
 
-What it reads: decimals, repeating decimals, fractions, mixed numbers, + - * /, powers, factorials, binomials
-and perfect square roots. What it refuses: variables, inexact roots, and every number of over a thousand
-digits, before it is built.
+What it reads: decimals, repeating decimals, fractions, mixed numbers, + - * /, powers, factorials, binomials,
+perfect square roots and remainders. What it refuses: variables, inexact roots, and every number of over a
+thousand digits, before it is built.
 """
 
 import math
@@ -17,6 +17,7 @@ _PLAIN_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]{1,4})")
 _SCALE = re.compile(r"(.*[0-9])\s?(thousand|million|billion|trillion)", re.IGNORECASE)
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_JUXTAPOSED = frozenset({"(", "\\frac", "\\sqrt", "\\binom"})
 _MAX_EXPRESSION = 200
 _MAX_BITS = 3_300  # MAX_DIGITS decimal digits
 
@@ -57,6 +58,8 @@ class _Reader:
 
     def read(self) -> Fraction:
         value = self.sum()
+        if self.take("\\bmod", "\\mod"):
+            value = _remainder(value, self.sum())
         if self.tokens[self.at]:
             raise _NotExactError
         return value
@@ -90,7 +93,7 @@ class _Reader:
                 value = _bounded(value * self.signed())
             elif self.take("/", "\\div"):
                 value = _bounded(_ratio(value, self.signed()))
-            elif self.tokens[self.at] == "(":
+            elif self.tokens[self.at] in _JUXTAPOSED:
                 value = _bounded(value * self.signed())
             else:
                 return value
@@ -150,7 +153,7 @@ def _number(token: str) -> Fraction:
 
 def _mixed(whole: Fraction, part: Fraction) -> Fraction:
     """2\\frac{1}{2} is two and a half; anything but a whole number before a proper fraction is ambiguous."""
-    if whole.denominator != 1 or not 0 < part < 1:
+    if whole.denominator != 1 or not 0 <= part < 1:
         raise _NotExactError
     return whole + part
 
@@ -159,6 +162,12 @@ def _ratio(above: Fraction, below: Fraction) -> Fraction:
     if below == 0:
         raise _NotExactError
     return above / below
+
+
+def _remainder(value: Fraction, modulus: Fraction) -> Fraction:
+    if value.denominator != 1 or modulus.denominator != 1 or modulus < 1:
+        raise _NotExactError
+    return value % modulus
 
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:

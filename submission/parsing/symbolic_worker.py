@@ -16,8 +16,13 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+from submission.parsing.agreement import contradicted, proven
+
 MEMORY_BYTES = 2 << 30
-_REPEATING = re.compile(r"\\overline\s*\{[0-9]")
+# math-verify reads 0.\overline{3} as 0, \pmod as \pm od, and passes over \ldots.
+_MISREAD = re.compile(r"\\overline\s*\{[0-9]|\\pmod(?![a-z])|\\ldots")
+_WHOLE_AND_FRACTION = re.compile(r"(?<![0-9.])[0-9]+\\frac\{([0-9]{1,20})\}\{([0-9]{1,20})\}")
+_BARE_LOG = re.compile(r"\\log(?![a-zA-Z_])")
 
 
 def main() -> None:
@@ -42,10 +47,16 @@ def main() -> None:
 
 def make_comparer() -> Callable[[str, str], bool]:
     """Import math-verify and return (prediction, gold) -> equal, for texts in canonical LaTeX."""
+    import math_verify.parser
     from latex2sympy2_extended import NormalizationConfig
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
+    # R and r are two radii; math-verify has no argument to keep them apart.
+    math_verify.parser.latex2sympy = functools.partial(
+        math_verify.parser.latex2sympy, conversion_config=ConversionConfig(lowercase_symbols=False)
+    )
     # Units were taken off by `submission.parsing.spelling`, which knows "4t" from "4 tons", as
     # math-verify does not.
     spelling = NormalizationConfig(
@@ -56,17 +67,67 @@ def make_comparer() -> Callable[[str, str], bool]:
     @functools.lru_cache(maxsize=256)
     def read(text: str) -> list[Any]:
         inside = text.replace("$", "").replace("%", r"\%")
-        return list(parse(f"${inside}$", [latex], fallback_mode="no_fallback", parsing_timeout=None))
+        found = parse(f"${inside}$", [latex], fallback_mode="no_fallback", parsing_timeout=None)
+        return [_settled(each) for each in found]
 
     def compare(prediction: str, gold: str) -> bool:
-        # math-verify reads 0.\overline{3} as 0.
-        if _REPEATING.search(prediction) or _REPEATING.search(gold):
+        if _misread(prediction) or _misread(gold):
             return False
+        prediction, gold = _same_logarithm(prediction, gold)
         expected = read(gold)
         given = read(prediction) if expected else []
-        return bool(expected and given and verify(expected, given, timeout_seconds=None))
+        decimal = "." in prediction + gold
+        return any(agree(one, other, decimal) for one in expected for other in given)
+
+    def agree(expected: Any, given: Any, decimal: bool) -> bool:
+        equal = bool(verify(expected, given, timeout_seconds=None, allow_set_relation_comp=True))
+        try:
+            return not contradicted(expected, given, decimal=decimal) if equal else proven(expected, given)
+        except Exception:  # noqa: BLE001  sympy raises anything on a model's text; the first verdict stands
+            return equal
 
     return compare
+
+
+def _misread(text: str) -> bool:
+    if _MISREAD.search(text):
+        return True
+    # Eleven and 6/6: a product, a sum, or a slip.
+    return any(int(above) >= int(below) for above, below in _WHOLE_AND_FRACTION.findall(text))
+
+
+def _same_logarithm(prediction: str, gold: str) -> tuple[str, str]:
+    r"""Where one side writes \ln and the other \log without a base, both mean the natural one."""
+    for ours, other in ((prediction, gold), (gold, prediction)):
+        if r"\ln" in other and _BARE_LOG.search(ours) and not _BARE_LOG.search(other):
+            return _BARE_LOG.sub(r"\\ln", prediction), _BARE_LOG.sub(r"\\ln", gold)
+    return prediction, gold
+
+
+def _settled(answer: Any) -> Any:
+    """With i as the imaginary unit, named coordinates in the order of the names, and f(t) = ... in x."""
+    from latex2sympy2_extended.sets import FiniteSet
+    from sympy import Basic, Eq, I, Symbol
+    from sympy.core.function import AppliedUndef
+
+    if not isinstance(answer, Basic):
+        return answer
+    letters = {
+        symbol: I for symbol in answer.free_symbols if isinstance(symbol, Symbol) and symbol.name == "i"
+    }
+    if letters:
+        return answer.subs(letters)
+    if isinstance(answer, Eq) and isinstance(answer.lhs, AppliedUndef) and len(answer.lhs.args) == 1:
+        variable, usual = answer.lhs.args[0], Symbol("x", real=True)
+        renamed = isinstance(variable, Symbol) and usual not in answer.free_symbols
+        return answer.subs(variable, usual) if renamed else answer
+    if isinstance(answer, FiniteSet) and all(
+        isinstance(one, Eq) and one.lhs.is_Symbol for one in answer.args
+    ):
+        names = {str(one.lhs) for one in answer.args}
+        if len(names) == len(answer.args) > 1:
+            return FiniteSet(*sorted(answer.args, key=lambda one: str(one.lhs)))
+    return answer
 
 
 def _send(replies: IO[str], message: dict[str, object]) -> None:

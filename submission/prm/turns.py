@@ -184,14 +184,19 @@ class Turns:
                 await self._score(turn, deadline, *question)
             await self._step(turn, "PRM sleeps", self._scorer.sleep)
             self._asleep = True
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        # A library's sys.exit(), or its native code's panic, must not leave the engine asleep.
+        except BaseException as error:
             log.exception("a turn of the PRM failed")
             said = f"{type(error).__name__}: {error}"
             turn.why = turn.why or ("" if turn.scores is not None else said)
             await self._drop(said)
         try:
             await self._step(turn, "engine wakes", self._engine.wake)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             # Whoever watches it starts it anew, on a GPU that nobody shares.
             log.exception("the solver's engine did not wake")
             await self._drop(f"{type(error).__name__}: {error}")

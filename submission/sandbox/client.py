@@ -6,6 +6,7 @@ import itertools
 import logging
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PAUSES = (1.0, 5.0)
+"""Seconds before a server that does not start is tried once more."""
 _GRACE_SECONDS = 15.0
 """Beyond a call's time: for the server to end it."""
 
@@ -128,16 +131,31 @@ class Sandbox:
                 return
             self._server = None
         log.warning("the sandbox's server ended%s; a new one is started", ended.why())
-        ended.close()
         try:
-            server = self._start()
-        except RuntimeError as error:
-            with self._changed:
-                self._broken = str(error)
-                self._changed.notify_all()
-            return
-        if not self._adopt(server):
+            ended.close()
+        except Exception:
+            log.exception("what the sandbox's server left could not be cleared away")
+        server = self._started_anew()
+        if server is not None and not self._adopt(server):
             server.close()
+
+    def _started_anew(self) -> "ServerProcess | None":
+        """A new server; what hinders it for a moment (memory, descriptors, a full disk) is waited out."""
+        for pause in (*_PAUSES, None):
+            try:
+                return self._start()
+            # Whatever it is: calls must not wait for a server that nobody starts.
+            except Exception as error:
+                log.exception("the sandbox's server does not start")
+                broken = f"{type(error).__name__}: {error}"
+            if pause is not None:
+                time.sleep(pause)
+            if self._closed:
+                break
+        with self._changed:
+            self._broken = broken
+            self._changed.notify_all()
+        return None
 
     def _adopt(self, server: "ServerProcess") -> bool:
         with self._changed:

@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import itertools
 import json
+import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -26,11 +28,14 @@ from submission.sandbox.result import Result
 if TYPE_CHECKING:
     from submission.settings import SandboxSettings
 
+log = logging.getLogger(__name__)
+
 START_SECONDS = 120.0
 """For a server to import its modules; a second or two on an idle machine."""
 END = signal.SIGHUP
 """Ends a server, as SIGTERM does; but that is blocked where a trainer started it."""
 _END_SECONDS = 10.0
+_WRITE_SECONDS = 5.0
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from submission.sandbox.server import main; main(int(sys.argv[2]))"
@@ -99,8 +104,7 @@ class ServerProcess:
         except BaseException:
             self.close()
             raise
-        # Requests are written whole and at once: a pipe of this size takes them while the server forks.
-        os.set_blocking(self._sink, True)
+        # Requests are written at once: a pipe of this size takes them while the server forks.
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._sink, _F_SETPIPE_SZ, _PIPE_BYTES)
         self._reader = threading.Thread(target=self._read, name="sandbox", daemon=True)
@@ -151,15 +155,25 @@ class ServerProcess:
         self.tell({"do": "cancel", "session": call.session, "number": call.number})
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Write one message; into the void where the server has ended, which its reader sees."""
+        """Write one message; into the void where the server has ended, which its reader sees.
+
+        A server that reads nothing for a while is ended: the caller's event loop stands still meanwhile.
+        """
         data = memoryview(encode(message))
         # A lock of its own: the reader must go on while this waits for the server to read.
         with self._write_lock:
             if self._ended:
                 return
+            deadline = time.monotonic() + _WRITE_SECONDS
+            poller = select.poll()
+            poller.register(self._sink, select.POLLOUT)
             with contextlib.suppress(OSError):
                 while data:
-                    data = data[os.write(self._sink, data) :]
+                    if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                        self.kill()
+                        return
+                    with contextlib.suppress(BlockingIOError):
+                        data = data[os.write(self._sink, data) :]
 
     def kill(self) -> None:
         """End a server that no longer answers, and by that all its workers."""
@@ -188,7 +202,7 @@ class ServerProcess:
             folders.remove(self._folder)
 
     def _read(self) -> None:
-        with contextlib.suppress(ClosedError):
+        try:
             while True:
                 message = self._channel.receive()
                 if "fatal" in message:
@@ -198,6 +212,12 @@ class ServerProcess:
                     call = self._calls.pop(message.pop("number"), None)
                 if call is not None:
                     _resolve(call, Result(**message))
+        except ClosedError:
+            pass
+        except Exception:
+            # It says what no server says; without its reader nobody would see its end, so it ends now.
+            log.exception("the sandbox's server is not understood")
+            self.kill()
         with self._lock:
             self._ended = True
             calls, self._calls = self._calls, {}

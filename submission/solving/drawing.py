@@ -1,6 +1,7 @@
 """One sample, from its role's prompt to its answer: drawn by the engine, its code run in the sandbox."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from submission.engines.base import Engine, Message, SampleRequest, Sampling
 from submission.settings import ContestRules, SolverSettings
 from submission.solving.aside import Aside
 from submission.solving.sample import Finish, Sample
+
+log = logging.getLogger(__name__)
 
 LEAST_COMPLETION = 16
 """Fewer completion tokens than this are not worth a sample: the prompt is too long for the context."""
@@ -56,7 +59,8 @@ class Drawer:
         try:
             form = self._format(role)
             prompt = form.prompt(self.engine, chat) if form else self.engine.encode_chat(chat)
-        except Exception as error:  # noqa: BLE001 - a template or tokenizer that chokes costs this prompt alone
+        # A template or tokenizer that chokes costs this prompt alone; a panic of its Rust is no Exception.
+        except BaseException as error:  # noqa: BLE001
             return f"prompt failed: {type(error).__name__}: {error}"
         room = self.engine.max_context - len(prompt)
         if room < LEAST_COMPLETION:
@@ -90,7 +94,10 @@ class Drawer:
         except asyncio.CancelledError:
             sample.finish = "aborted"  # at once: the policy may be asked before it is read
             raise
-        except Exception as error:  # noqa: BLE001 - whatever an engine throws costs this sample alone
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        # Whatever an engine throws costs this sample alone; a tokenizer's panic is no Exception.
+        except BaseException as error:  # noqa: BLE001
             finish, sample.error = "error", f"{type(error).__name__}: {error}"
         finally:
             sample.seconds = loop.time() - begun
@@ -148,11 +155,16 @@ class Drawer:
         sample.logprob = written.logprob if written.own and math.isfinite(written.logprob) else math.nan
         sample.calls = tuple(written.log)
         sample.prompted, sample.cached = written.prompted, written.cached
-        sample.answer = contest_answer(
-            sample.text,
-            self.rules.answer_min,
-            self.rules.answer_max,
-            # A text that was cut off ends anywhere: its last number says nothing.
-            last_number=self.settings.last_number and finish in {"stop", "length", "error"},
-        )
+        try:
+            sample.answer = contest_answer(
+                sample.text,
+                self.rules.answer_min,
+                self.rules.answer_max,
+                # A text that was cut off ends anywhere: its last number says nothing.
+                last_number=self.settings.last_number and finish in {"stop", "length", "error"},
+            )
+        except Exception as error:
+            # Hostile text that breaks the parser costs its own vote, not the problem's.
+            log.exception("a completion cannot be read")
+            sample.error = sample.error or f"not read: {type(error).__name__}: {error}"
         sample.finish = finish

@@ -52,14 +52,17 @@ class Scoring:
             begun = loop.time()
             try:
                 scores = await self._scorer.score_steps(self._problem, [sample.text for sample in batch])
-            except Exception as error:
+                for sample, steps in zip(batch, scores, strict=True):
+                    # A NaN from a broken model must not decide anything, nor reach the journal.
+                    sample.steps = tuple(steps) if all(map(math.isfinite, steps)) else ()
+            except asyncio.CancelledError:
+                raise
+            # A library that calls sys.exit() must not take the contest's loop with it; nor its panic.
+            except BaseException as error:
                 log.exception("no PRM scores")
                 self.fault = f"{type(error).__name__}: {error}"
                 return
             self.seconds += loop.time() - begun
-            for sample, steps in zip(batch, scores, strict=True):
-                # A NaN from a broken model must not decide anything, nor reach the journal.
-                sample.steps = tuple(steps) if all(map(math.isfinite, steps)) else ()
 
     async def finish(self, seconds: float) -> None:
         """Wait for what is being scored, at most so long; what is late counts as unscored."""

@@ -6,6 +6,7 @@ the context holds, from their beginning: the conclusion stands at the end.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from submission.agents.verdicts import pick, verdict
 from submission.solving.drawing import Asked, Drawer
 from submission.solving.sample import Opinion, Sample
 from submission.steps import write_up
+
+log = logging.getLogger(__name__)
 
 CHARS_PER_TOKEN = 3
 """Of a mathematical text, cautiously: what is cut too short is better than a prompt that does not fit."""
@@ -71,7 +74,7 @@ class SecondLook:
                 task.cancel()
         if late:
             await asyncio.wait(late, timeout=1.0)
-        return tuple(task.result() for task in tasks if task in done and not task.cancelled())
+        return tuple(task.result() for task in tasks if task in done and _ended_well(task))
 
     async def _questions(self, samples: Sequence[Sample]) -> list[_Question]:
         answers = split([sample.answer for sample in samples])
@@ -124,6 +127,15 @@ class SecondLook:
             seconds=sample.seconds,
             text=sample.text,
         )
+
+
+def _ended_well(task: "asyncio.Task[Opinion]") -> bool:
+    """Whether there is an opinion; a mistake of ours in reading one costs that one alone."""
+    if task.cancelled():
+        return False
+    if (fault := task.exception()) is not None:
+        log.error("an opinion is lost", exc_info=fault)
+    return fault is None
 
 
 def _best(samples: Sequence[Sample]) -> Sample:

@@ -36,6 +36,9 @@ ABORT_SECONDS = 1.0
 """How long cut-off samples may take to let go of the engine before they are left to themselves."""
 TICK_SECONDS = 5.0
 """The policy is asked at least this often while samples run."""
+SILENT = 3
+"""Problems in a row without a score, after which the scorer is not asked again: each waited for it."""
+BROKE_OFF = "broke off"
 
 OnSample = Callable[[Sample], None]
 
@@ -71,6 +74,7 @@ class Solver:
         self.rule = rule
         self.policy: Policy = make_policy(settings)
         self.drawer = Drawer(engine, settings, rules, seats)
+        self._silent = 0
         self._ended: list[float] = []
         """Seconds of the samples of earlier problems that ended by themselves."""
 
@@ -94,7 +98,8 @@ class Solver:
             earlier: finished samples of this problem that a killed process left in its journal.
             price: what a second is worth elsewhere, in right answers (`submission.ledger`).
 
-        Engine failures cost the samples they hit and nothing else.
+        Engine failures cost the samples they hit and nothing else; whatever else goes wrong, what has
+        finished by then still votes.
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -104,11 +109,27 @@ class Solver:
         if not stopped:
             try:
                 stopped = await run.until_decided(begun + seconds)
+            except Exception as error:
+                log.exception("sampling of %s broke off", key)
+                stopped = f"{BROKE_OFF}: {type(error).__name__}: {error}"
             finally:
                 await run.abort_rest()
-            await run.finish_scores(begun + seconds)
+            try:
+                await run.finish_scores(begun + seconds)
+            except Exception:
+                log.exception("no scores of %s", key)
+            self._mind(run.silent)
         self._ended += [sample.seconds for sample in run.samples if sample.ended]
         return run.solution(loop.time() - begun, stopped)
+
+    def _mind(self, silent: bool | None) -> None:
+        """Do without a scorer that says nothing, problem after problem."""
+        if silent is None:
+            return
+        self._silent = self._silent + 1 if silent else 0
+        if self._silent >= SILENT:
+            log.error("no score came in %d problems: the PRM is not asked again", self._silent)
+            self.scorer = None
 
 
 class _Run:
@@ -231,7 +252,10 @@ class _Run:
     async def _ask_again(self, deadline: float) -> None:
         assert self._look is not None
         look, self._look = self._look, None
-        self._opinions = await look.ask(self._finished, deadline)
+        try:
+            self._opinions = await look.ask(self._finished, deadline)
+        except Exception:
+            log.exception("no opinions on %s", self._key)
         self._gather()
 
     def _launch(self) -> None:
@@ -249,13 +273,21 @@ class _Run:
         for task in [task for task in self._tasks if task.done()]:
             sample = self._tasks.pop(task)
             if task.cancelled():
-                self._on_sample(sample)
+                self._tell(sample)
                 continue
-            # Cancelling is the only way a sample's task ends in an exception; errors are kept in the sample.
-            task.result()
+            # Errors are kept in the sample; what comes up here is a mistake of ours.
+            if (fault := task.exception()) is not None:
+                log.error("attempt %d of %s is lost", sample.attempt, self._key, exc_info=fault)
+                sample.finish, sample.error = "error", f"{type(fault).__name__}: {fault}"
             self._finished.append(sample)
-            self._on_sample(sample)
+            self._tell(sample)
             self._score(sample)
+
+    def _tell(self, sample: Sample) -> None:
+        try:
+            self._on_sample(sample)
+        except Exception:
+            log.exception("attempt %d of %s is not written down", sample.attempt, self._key)
 
     def _score(self, sample: Sample) -> None:
         if self._scoring is not None:
@@ -270,13 +302,20 @@ class _Run:
         self._gather()
         for sample in self._tasks.values():  # deaf to the abort: what it wrote so far is all there will be
             self._solver.drawer.read(sample, self._written[sample.attempt], "aborted")
-            self._on_sample(sample)
+            self._tell(sample)
         self._tasks.clear()
 
     async def finish_scores(self, deadline: float) -> None:
         """Wait for the scores of what has finished, as long as the problem's time lasts."""
         if self._scoring is not None:
             await self._scoring.finish(deadline - asyncio.get_running_loop().time())
+
+    @property
+    def silent(self) -> bool | None:
+        """Whether a scorer that was asked gave no score in time; None where none was asked, or by turns."""
+        if not isinstance(self._scoring, Scoring) or not (self._scoring.fault or self._scoring.seconds):
+            return None
+        return not self._scoring.seconds
 
     def solution(self, seconds: float, stopped: str) -> Solution:
         """Count the votes; when the time ran out, boxes of cut-off samples as well.
@@ -285,12 +324,16 @@ class _Run:
         policy had them drawn: it is who wins a tie.
         """
         voting = sorted(self._finished, key=lambda sample: sample.seconds)
-        if stopped == "time out":
+        if stopped == "time out" or stopped.startswith(BROKE_OFF):
             ended = {sample.attempt for sample in self._finished}
             voting += [sample for sample in self.samples if sample.attempt not in ended]
         solver = self._solver
         candidates = [sample.candidate() for sample in voting]
-        choice = choose(candidates, solver.rule, self._opinions, solver.settings.opinion_votes)
+        try:
+            choice = choose(candidates, solver.rule, self._opinions, solver.settings.opinion_votes)
+        except Exception:
+            log.exception("the rule failed on %s: the plain vote decides", self._key)
+            choice = choose(candidates, PLAIN)
         return Solution(
             answer=solver.rules.default_answer if choice.answer is None else choice.answer,
             source=self._source(choice),

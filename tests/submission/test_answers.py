@@ -24,6 +24,7 @@ from submission.answers import (
     to_int,
 )
 from submission.parsing.symbolic import SymbolicChecker
+from tests.examples import examples
 from tests.submission.answer_pairs import EXACT, SYMBOLIC
 
 
@@ -298,7 +299,7 @@ TEXTS = st.one_of(st.text(max_size=300), st.lists(LATEX_PIECES, max_size=60).map
 
 
 @given(TEXTS, TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_text_is_survived(text: str, other: str) -> None:
     value = contest_answer(text, 0, 999, last_number=True)
     assert value is None or 0 <= value <= 999
@@ -343,7 +344,7 @@ def test_fractions_equal_themselves_only(value: Fraction) -> None:
 
 
 @given(st.lists(LATEX_PIECES, max_size=30).map("".join))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_spelling_is_final(text: str) -> None:
     """What was normalised once compares equal to itself; exact values survive the spelling."""
     once = normalize(text)

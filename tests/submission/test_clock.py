@@ -32,6 +32,14 @@ def test_a_senseless_start_is_ignored(monkeypatch: pytest.MonkeyPatch, value: st
     assert 0 <= time.time() - started_at() < 86_400
 
 
+def test_a_start_longer_ago_than_the_contest_lasts_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contest would be over before its first problem."""
+    earlier = time.time() - 20_000
+    monkeypatch.setenv(STARTED_AT, str(earlier))
+    assert started_at() == earlier
+    assert time.time() - started_at(longest=17_400) < 10_000
+
+
 def test_stopwatch_counts_from_what_was_already_spent() -> None:
     watch = Stopwatch(already=50.0)
     assert 50.0 <= watch() < 51.0

@@ -111,6 +111,7 @@ def test_a_whole_contest(contest: Contest) -> None:
     assert "http" not in report.replace("http-equiv", "")  # nothing is fetched
 
 
+@pytest.mark.slow
 def test_strange_ids_and_texts_in_another_order_as_csv(contest: Contest, tmp_path: Path) -> None:
     """Ids are no markup, model text is no HTML, and temporary files may lie in a long path."""
     names = ("a[/b]", "b", "c")

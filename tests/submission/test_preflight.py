@@ -8,7 +8,7 @@ import pytest
 from submission import preflight
 from submission.machine import Gpu, Machine
 from submission.preflight import Check, check_accelerator, check_disk, enforce
-from submission.settings import ContestRules
+from submission.settings import ContestRules, ContestSettings
 from tests.tiny import make_tiny_checkpoint
 
 H100, P100, L4 = Gpu("NVIDIA H100 80GB HBM3", 79.6), Gpu("Tesla P100-PCIE-16GB", 15.9), Gpu("NVIDIA L4", 22.5)
@@ -74,9 +74,19 @@ def look(tmp_path: Path, rules: ContestRules | None = None, **changes: Any) -> d
 
 def test_a_machine_where_all_is_well(tmp_path: Path) -> None:
     checks = look(tmp_path)
-    assert len(checks) == 12
+    assert len(checks) == 13
     assert [check for check in checks.values() if not check.ok] == []
     assert "nothing below" in checks["mounts"].detail
+
+
+def test_a_prm_that_does_not_fit_beside_the_engine_fails(tmp_path: Path) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(15 << 30)
+    for gib, fits in ((80.0, True), (24.0, False)):
+        one = Machine((Gpu("NVIDIA H100", gib),), "", 64 << 30, 8, "3.12")
+        check = look(tmp_path, machine=one, settings=ContestSettings(), prm=tmp_path)["PRM"]
+        assert check.ok == fits
+        assert ("73%" if fits else "prm.swap = true") in check.detail
 
 
 def test_this_machine_is_looked_at(tmp_path: Path) -> None:
@@ -185,7 +195,9 @@ def test_the_server_looks_first(tmp_path: Path, rerun: bool, caplog: pytest.LogC
 
     def look() -> None:
         gone = tmp_path / "bundle"
-        preflight.before_contest(ContestRules(), bundle=gone, model=None, work=tmp_path, rerun=rerun)
+        preflight.before_contest(
+            ContestSettings(), bundle=gone, model=None, prm=None, work=tmp_path, rerun=rerun
+        )
 
     if not rerun:
         with pytest.raises(ValueError, match=r"preflight failed: .*bundle"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from submission.problems import MAX_PROBLEM_CHARS, Problem, load_problems
 from submission.settings import ContestRules
+from tests.examples import examples
 
 RULES = ContestRules()
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=60)
@@ -60,7 +61,7 @@ def test_no_answer_column_means_no_gold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS)
 def test_written_problems_come_back(tmp_path: Path, suffix: str, rows: list[tuple[str, str, int]]) -> None:
     rows = [row for row in rows if row[0].strip() and row[1].strip()] or [("a", "b", 0)]
@@ -149,7 +150,7 @@ def test_missing_file_folder_and_unknown_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_problems_or_a_clear_error(
     tmp_path: Path, suffix: str, data: st.DataObject

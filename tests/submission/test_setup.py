@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,16 @@ from tests.kit.package.made import make_bundle, make_checkpoint
 from tests.tiny import make_tiny_checkpoint
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    return make_bundle(folder / "bundle", make_checkpoint(folder / "model"))
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "bundle", make_checkpoint(tmp_path / "model"))
+def bundle(built: Path, tmp_path: Path) -> Path:
+    """Each test's own, to be damaged."""
+    return shutil.copytree(built, tmp_path / "bundle")
 
 
 def test_a_stray_file_is_noted_and_harms_nothing(bundle: Path) -> None:

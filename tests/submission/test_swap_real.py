@@ -24,6 +24,7 @@ PROBLEM = "What is 1+1, doubled?"
 SETTINGS = [
     "prm.swap=true",
     "prm.engine=vllm",
+    "engine.dtype=float32",
     "engine.max_model_len=512",
     "engine.max_num_seqs=8",
     "engine.cpu_kv_cache_gib=1",

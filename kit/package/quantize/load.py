@@ -7,6 +7,7 @@ that was checked, and the record says so.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ TOLERANCE: Mapping[Dtype, float] = {"auto": 0.03, "bfloat16": 0.1}
 """Between two engines' arithmetic: nats a token, or mean difference of a step's probability. A layer that is
 loaded wrongly costs whole nats."""
 LIMIT_SECONDS = 3_600.0
+_RAISED = re.compile(r"\b[A-Z]\w*(?:Error|Exception|Interrupt)\b: .*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +150,19 @@ def _ask(question: dict[str, Any], folder: Path) -> dict[str, Any]:
             "scheme"
         ) from None
     if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise ValueError(
             f"quantized model {folder} does not load in vllm (exit code {done.returncode}: "
-            f"{lines[-1][:400] if lines else 'it wrote nothing'}); mend what is named there, or "
-            "choose another scheme"
+            f"{_reason(done.stderr)[:400]}); mend what is named there, or choose another scheme"
         )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def _reason(log: str) -> str:
+    """The first exception that a log names, since what follows it is its consequence; else the last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    raised = (found[0] for line in lines if (found := _RAISED.search(line)))
+    return next(raised, lines[-1] if lines else "it wrote nothing")
 
 
 def _installed(name: str) -> bool:

@@ -1,16 +1,23 @@
 """Memory of one rank by item, before a run: what mixed-precision AdamW holds, and what ZeRO partitions.
 
 The accounting of parameters, gradients and optimizer states is that of Rajbhandari et al. 2020 (ZeRO): with
-bfloat16, 2 + 2 + 12 bytes a parameter. Activations are counted tensor by tensor for transformers' Llama,
-Qwen2 and Qwen3 blocks, without any L x L term, since attention is fused and runs sequence by sequence. The
-tests hold both against real models. What depends on the allocator and on libraries (CUDA context, NCCL
+bfloat16, 2 + 2 + 12 bytes a parameter. Activations are those of `kit.training.estimate.blocks`. The tests
+hold both against real models. What depends on the allocator and on libraries (CUDA context, NCCL
 buffers, fragmentation) is not counted here: `kit.training.estimate.plan` keeps a reserve for it.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from kit.training.estimate.shape import LINEAR, Shape
+from kit.training.estimate.blocks import (
+    Adapters,
+    adapted_layers,
+    adapter_activation_bytes,
+    block_activation_bytes,
+    gradient_bytes,
+    uses_varlen,
+)
+from kit.training.estimate.shape import Shape
 from kit.training.recipe import Dtype, LoraSection, TrainRecipe
 
 When = Literal["always", "pass", "teacher", "loss", "backward", "step"]
@@ -147,13 +154,7 @@ def adapter_parameters(shape: Shape, lora: LoraSection) -> int:
     Raises:
         ValueError: a target that is no linear layer of a block.
     """
-    targets = list(LINEAR) if not lora.targets or lora.targets == ("all-linear",) else lora.targets
-    unknown = sorted(set(targets) - set(LINEAR))
-    if unknown:
-        raise ValueError(
-            f"model.lora.targets has {', '.join(unknown)}; the estimate knows {', '.join(LINEAR)}"
-        )
-    return shape.layers * lora.rank * sum(sum(shape.linear[name]) for name in set(targets))
+    return shape.layers * lora.rank * sum(sum(shape.linear[name]) for name in adapted_layers(lora))
 
 
 def trainable_parameters(recipe: TrainRecipe, shape: Shape) -> int:
@@ -266,50 +267,45 @@ def _checkpoint_copy(recipe: TrainRecipe, shape: Shape, cluster: Cluster) -> Ite
 # --- activations and logits --------------------------------------------------------------------------
 
 
-def block_activation_bytes(shape: Shape, dtype: Dtype, *, flash: bool, packed: bool) -> int:
-    """Bytes a token that one block keeps for its backward pass.
-
-    Each RMS norm keeps its input in float32, the normalised input and the scaled one; attention keeps q, k,
-    v, its output and the logsumexp of each head; the feed-forward part keeps four tensors of its inner width
-    (gate, activated gate, up, their product).
-
-    Args:
-        flash: flash_attention_2, which takes fewer key-value heads than query heads as they are. Otherwise k
-            and v are repeated first.
-        packed: several sequences a row: with fused attention by sequence, the outputs are joined into a copy.
-    """
-    width = BYTES[dtype]
-    norms = 2 * shape.hidden * (4 + 2 * width)
-    if shape.family == "qwen3":
-        norms += (shape.query + shape.key_value) * (4 + width)
-    key_value = 2 * (shape.key_value if flash else shape.query)
-    outputs = shape.query * (2 if packed and not flash else 1)
-    attention = (shape.query + key_value + outputs) * width + 4 * shape.heads
-    return norms + attention + 4 * shape.intermediate * width
+def _adapters(recipe: TrainRecipe) -> Adapters | None:
+    lora = recipe.model.lora
+    if lora is None:
+        return None
+    return Adapters(adapted_layers(lora), lora.rank, _weight_bytes(recipe), lora.dropout > 0)
 
 
 def _activations(recipe: TrainRecipe, shape: Shape, tokens: int) -> list[Item]:
-    model = recipe.model
+    model, packed = recipe.model, recipe.batch.packing
     width = BYTES[model.dtype]
-    flash = model.attention == "flash_attention_2"
-    block = block_activation_bytes(shape, model.dtype, flash=flash, packed=recipe.batch.packing)
+    varlen = uses_varlen(model, shape.head_dim)
+    adapters = _adapters(recipe)
+    frozen = adapters is not None
+    block = block_activation_bytes(shape, width, varlen=varlen, packed=packed, frozen=frozen)
+    many = 1 if model.gradient_checkpointing else shape.layers
+    when: When = "backward" if model.gradient_checkpointing else "pass"
+    over = f"{tokens:,} tokens x " + ("" if model.gradient_checkpointing else f"{many} blocks x ")
     items = []
     if model.gradient_checkpointing:
         inputs = shape.hidden * width
         how = f"{tokens:,} tokens x {shape.layers} blocks x {inputs} B"
         items.append(Item("inputs of the blocks", tokens * shape.layers * inputs, how, "pass"))
-        how = f"{tokens:,} tokens x {block} B"
-        items.append(Item("one block, recomputed", tokens * block, how, "backward"))
-    else:
-        how = f"{tokens:,} tokens x {shape.layers} blocks x {block} B"
-        items.append(Item("activations", tokens * shape.layers * block, how, "pass"))
+    name = "one block, recomputed" if model.gradient_checkpointing else "activations"
+    items.append(Item(name, tokens * many * block, f"{over}{block} B", when))
+    if adapters is not None:
+        size, how = adapter_activation_bytes(shape, width, adapters, joined=packed and not varlen)
+        items.append(Item("activations of the adapters", tokens * many * size, over + how, when))
+        if model.lora is not None and model.lora.quantize_base == "nf4":
+            largest = max(inputs * outputs for inputs, outputs in shape.linear.values())
+            how = f"the largest of a block: {largest:,} x {width}"
+            items.append(Item("one layer, dequantized", largest * width, how, "backward"))
     if model.attention == "sdpa":
         items.append(Item("attention mask", tokens * tokens, f"{tokens:,} x {tokens:,} tokens", "pass"))
-    # While one block is differentiated: gradients of its widest tensors.
-    moving = tokens * (shape.intermediate + 2 * shape.hidden) * width
-    ends = tokens * (shape.hidden * (4 + 2 * width) + 2 * shape.head_dim * width)
-    how = f"{tokens:,} tokens x (inner + 2 hidden) x {width}"
-    items.append(Item("gradients of activations", moving, how, "backward"))
+    widest = gradient_bytes(shape, width, adapters, varlen=varlen)
+    items.append(
+        Item("gradients of activations", tokens * widest, f"{tokens:,} tokens x {widest} B", "backward")
+    )
+    # A frozen norm keeps its input and hands on the scaled one.
+    ends = tokens * (shape.hidden * (4 + (1 if frozen else 2) * width) + 2 * shape.head_dim * width)
     items.append(Item("last norm, positions", ends, f"{tokens:,} tokens x {ends // tokens} B", "pass"))
     return items
 

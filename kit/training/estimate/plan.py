@@ -232,7 +232,11 @@ def common_assumptions(recipe: TrainRecipe, assume: AssumptionSection, gpus_per_
     yield f"every micro-batch full: {recipe.batch.capacity:,} tokens, all of them trained, prompts too"
     yield f"{RESERVE:.0%} of GPU memory kept for CUDA, communication and fragmentation"
     if recipe.model.attention == "auto":
-        yield "no flash-attn: attention by sequence, which repeats k and v and so needs the most memory"
+        yield "no flash-attn: " + (
+            "torch's own kernel for packed rows, GPUs from Ampere on"
+            if recipe.model.dtype == "bfloat16"
+            else "attention by sequence, which repeats k and v and so needs the most memory"
+        )
     if zero_stage(recipe):
         yield "DeepSpeed's default reduce bucket of 5e8 elements; two blocks gathered at once (ZeRO 3)"
 

@@ -59,7 +59,11 @@ class ToolFormat(Protocol):
 
 
 def shortened(output: str, limit: int) -> str:
-    """`output` with its middle cut, so that at most about `limit` characters of it are left."""
+    """`output` with its middle cut, so that at most about `limit` characters of it are left.
+
+    Lone surrogates, which code may well print and no tokenizer takes, become question marks.
+    """
+    output = output.encode("utf-8", "replace").decode("utf-8")
     if len(output) <= limit:
         return output
     head = limit - limit // 4

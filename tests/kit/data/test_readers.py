@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kit.data.readers import HOPELESS_ROWS, MAX_LINE_BYTES, Unreadable, read
 from kit.data.records import Record, read_records, write_records
+from tests.examples import examples
 
 ROWS = [{"problem": f"What is {i} + 1?", "answer": str(i + 1), "difficulty": 2.0} for i in range(3)]
 SharedData = Callable[[str], Path]
@@ -173,7 +174,7 @@ def test_limit_must_not_be_negative(tmp_path: Path) -> None:
         read(written(tmp_path / "a.jsonl", ROWS[0]), limit=-1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),

@@ -8,7 +8,7 @@ from kit.grpo.samplers.vllm import VllmSampler
 from kit.training.ranks import Ranks
 from submission.settings import EngineSettings
 
-SETTINGS = EngineSettings(max_model_len=900, max_num_seqs=16, cpu_kv_cache_gib=1)
+SETTINGS = EngineSettings(max_model_len=900, max_num_seqs=16, cpu_kv_cache_gib=1, dtype="float32")
 
 
 def alone() -> Ranks:

@@ -12,6 +12,7 @@ from kit.grpo.curriculum import Pick
 from kit.grpo.rollout import Completion, Failure
 from kit.grpo.table import Group, Rollouts, read_pass_rates, read_table, table_path, write_table
 from kit.rewards.judge import Scored
+from tests.examples import examples
 from tests.kit.grpo.made import completion, rollouts
 
 numbers = st.floats(-1e6, 1e6) | st.just(math.nan)
@@ -71,7 +72,7 @@ def write(path: Path, made: Rollouts, run: str = "run") -> None:
     write_table(path, made, run, [("problem", "gold")] * len(made.groups), [0.5] * count)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(made=steps())
 def test_everything_comes_back(tmp_path_factory: pytest.TempPathFactory, made: Rollouts) -> None:
     path = table_path(tmp_path_factory.mktemp("tables"), 3)
@@ -127,7 +128,7 @@ def test_pass_rates_of_a_group() -> None:
     assert rate(None, None) is None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(made=st.lists(steps(), min_size=1, max_size=3))
 def test_pass_rates_come_back(tmp_path_factory: pytest.TempPathFactory, made: list[Rollouts]) -> None:
     """Those that a run has in memory after these steps, where it was never killed."""

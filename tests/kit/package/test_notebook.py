@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,11 +64,16 @@ MOUNTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle, to be copied to where a test wants it."""
+    folder = tmp_path_factory.mktemp("built")
+    return make_bundle(folder / "b", make_checkpoint(folder / "model"))
+
+
 @pytest.mark.parametrize("place", MOUNTS)
-def test_the_bundle_is_found_in_every_layout(tmp_path: Path, place: str) -> None:
-    bundle = tmp_path / "input" / place
-    bundle.parent.mkdir(parents=True)
-    make_bundle(bundle, make_checkpoint(tmp_path / "model"))
+def test_the_bundle_is_found_in_every_layout(built: Path, tmp_path: Path, place: str) -> None:
+    bundle = shutil.copytree(built, tmp_path / "input" / place)
     other = tmp_path / "input" / "competitions" / "contest"
     other.mkdir(parents=True)
     (other / "manifest.json").write_text("[1]")
@@ -75,16 +81,15 @@ def test_the_bundle_is_found_in_every_layout(tmp_path: Path, place: str) -> None
     assert done.stdout.startswith(f"bundle {bundle}: model for py3"), done.stderr
 
 
-def test_no_bundle_or_two_are_said(tmp_path: Path) -> None:
+def test_no_bundle_or_two_are_said(built: Path, tmp_path: Path) -> None:
     mount = tmp_path / "input"
     (mount / "competitions" / "contest").mkdir(parents=True)
     done = run_cells(code_cells()[:2], mount, tmp_path / "working")
     assert done.returncode != 0
     assert "0 bundles below" in done.stderr
     assert "competitions/contest" in done.stderr
-    model = make_checkpoint(tmp_path / "model")
-    make_bundle(mount / "one", model)
-    make_bundle(mount / "two", model)
+    shutil.copytree(built, mount / "one")
+    shutil.copytree(built, mount / "two")
     done = run_cells(code_cells()[:2], mount, tmp_path / "working")
     assert "2 bundles below" in done.stderr
     done = run_cells(code_cells()[:2], mount, tmp_path / "working", AIMO_BUNDLE=str(mount / "two"))
@@ -105,14 +110,21 @@ sys.exit(int(os.environ.get("EXIT_CODE", "0")))
 """
 
 
-@pytest.fixture
-def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def acting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with one real wheel, whose server only prints what it sees."""
-    (tmp_path / "server.py").write_text(SERVER)
-    act(monkeypatch, tmp_path / "server.py")
-    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
-    (tmp_path / "input").mkdir()
-    return make_bundle(tmp_path / "input" / "aimo-bundle", make_checkpoint(tmp_path / "model"), house)
+    folder = tmp_path_factory.mktemp("acting")
+    (folder / "server.py").write_text(SERVER)
+    house = make_wheelhouse(folder / "wheels", make_wheel(folder / "wheels"))
+    with pytest.MonkeyPatch.context() as patch:
+        act(patch, folder / "server.py")
+        return make_bundle(folder / "b", make_checkpoint(folder / "model"), house)
+
+
+@pytest.fixture
+def mounted(acting: Path, tmp_path: Path) -> Path:
+    """That bundle where Kaggle puts it, each test's own."""
+    return shutil.copytree(acting, tmp_path / "input" / "aimo-bundle")
 
 
 def test_the_whole_notebook_installs_and_serves(mounted: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ print(child.pid, flush=True)
 time.sleep(600)
 """
     started = time.monotonic()
-    done = run_offline(python(code), home=tmp_path / "home", timeout=3)
+    done = run_offline(python(code), home=tmp_path / "home", timeout=2)
     assert done.code is None
     assert time.monotonic() - started < 60
     child = int(done.tail.splitlines()[0])
@@ -119,9 +119,20 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_a_bundle_installs_offline(tmp_path: Path) -> None:
-    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
-    bundle = make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"), house)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    house = make_wheelhouse(folder / "wheels", make_wheel(folder / "wheels"))
+    return make_bundle(folder / "b", make_checkpoint(folder / "model"), house)
+
+
+@pytest.fixture
+def bundle(built: Path, tmp_path: Path) -> Path:
+    """Each test's own, to be damaged."""
+    return shutil.copytree(built, tmp_path / "b")
+
+
+def test_a_bundle_installs_offline(bundle: Path, tmp_path: Path) -> None:
     interpreter = install_offline(bundle, tmp_path / "env", sys.executable)
     code = "import os, smallthing, sys; print(smallthing.VALUE, 'typer' in sys.modules, sys.prefix)"
     code += "; print(os.path.exists(smallthing.__cached__))"
@@ -133,10 +144,8 @@ def test_a_bundle_installs_offline(tmp_path: Path) -> None:
 
 
 def test_the_install_runs_no_code_of_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
-    bundle = make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"), house)
     working = tmp_path / "working"
     working.mkdir()
     for name in ("venv.py", "pip.py", "platform.py"):
@@ -153,9 +162,7 @@ def test_a_foreign_line_is_shown_as_plain_text() -> None:
 
 
 @pytest.mark.parametrize("damage", ["removed", "changed"])
-def test_a_damaged_wheel_fails_the_install_by_name(tmp_path: Path, damage: str) -> None:
-    house = make_wheelhouse(tmp_path / "wheels", make_wheel(tmp_path / "wheels"))
-    bundle = make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"), house)
+def test_a_damaged_wheel_fails_the_install_by_name(bundle: Path, tmp_path: Path, damage: str) -> None:
     wheel = next((bundle / "wheels").iterdir())
     if damage == "removed":
         wheel.unlink()

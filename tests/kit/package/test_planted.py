@@ -317,7 +317,7 @@ HOSTILE: dict[str, tuple[dict[Any, bytes], str]] = {
     "a path upwards inside": ({"a/../../outside.py": b""}, "would write outside its folder"),
     "a drive": ({"C:/outside.py": b""}, "would write outside its folder"),
     "a link": ({linked("link"): b"/etc"}, "holds a symbolic link"),
-    "a bomb": ({"zeros.bin": bytes(200 << 20)}, "would unpack to"),
+    "a bomb": ({"zeros.bin": bytes(96 << 20)}, "would unpack to"),
     "another package": ({"evil-1.0.dist-info/METADATA": b"Name: evil\n"}, "2 METADATA files"),
 }
 

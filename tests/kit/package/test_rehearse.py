@@ -1,6 +1,7 @@
 """The rehearsal on a small bundle whose code needs no engine; the real one is run by `make run`."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from kit.package.targets import Target
 from submission.bundle import verify
 from submission.settings import ContestSettings
 from tests.kit.package.acting import make_acting_bundle
-from tests.kit.package.made import make_bundle, tree
+from tests.kit.package.made import make_bundle, make_checkpoint, tree
 
 needs_mounts = pytest.mark.skipif(
     bool(why_not_cut() or why_not_mounted()),
@@ -26,9 +27,16 @@ needs_mounts = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        return make_acting_bundle(tmp_path_factory.mktemp("built"), patch)
+
+
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return make_acting_bundle(tmp_path, monkeypatch)
+def bundle(built: Path, tmp_path: Path) -> Path:
+    """Each test's own, to be damaged."""
+    return shutil.copytree(built, tmp_path / "b")
 
 
 def rehearsed(bundle: Path, problem: str = 'What is "40, + 2"?') -> Record:
@@ -194,7 +202,7 @@ def test_a_cuda_bundle_is_not_rehearsed_on_a_cpu(bundle: Path) -> None:
 
 
 def test_what_cannot_be_rehearsed_is_said(bundle: Path, tmp_path: Path) -> None:
-    bare = make_bundle(tmp_path / "bare", tmp_path / "model")
+    bare = make_bundle(tmp_path / "bare", make_checkpoint(tmp_path / "model"))
     with pytest.raises(ValueError, match="--no-wheels"):
         rehearse_bundle(bare, python=sys.executable)
     with pytest.raises(ValueError, match="a problem is empty"):

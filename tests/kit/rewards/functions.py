@@ -45,10 +45,12 @@ def drawn(sample: dict[str, Any]) -> float:
 
 
 def through_a_program(sample: dict[str, Any]) -> float:
-    """1 where a program ends well; the completion names a file to count the calls in."""
-    with Path(sample["completion"]).open("a") as file:
+    """1 where a program ends well, at first after a minute; the completion names a file to count calls in."""
+    calls = Path(sample["completion"])
+    with calls.open("a") as file:
         file.write("called\n")
-    return float(subprocess.run(["/bin/sleep", "0.3"], check=False).returncode == 0)
+    seconds = "60" if calls.read_text() == "called\n" else "0"
+    return float(subprocess.run(["/bin/sleep", seconds], check=False).returncode == 0)
 
 
 def half_bad(sample: dict[str, Any]) -> float | None:

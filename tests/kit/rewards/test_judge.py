@@ -11,7 +11,8 @@ import pytest
 
 from kit.grpo.rollout import Completion
 from kit.grpo.signals import SIGNALS
-from kit.rewards import Judge, RewardSection, Sample, Scored
+from kit.rewards.judge import Judge, Sample, Scored
+from kit.rewards.recipe import RewardSection
 from submission.answers import parse_gold
 
 HALF_BAD = "tests.kit.rewards.functions:half_bad"

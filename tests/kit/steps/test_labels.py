@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kit.steps.labels import Ask, StepLabel, bisection_tests, first_error
 from kit.steps.outcomes import Outcomes
 from kit.steps.rounds import Outline, is_audited
+from tests.examples import examples
 from tests.kit.steps.made import draw_all, policy, scripted
 
 
@@ -76,7 +77,7 @@ def test_bisection_takes_a_right_answer_at_its_word() -> None:
     assert labels[0] == [StepLabel(True)] * 5 and outcomes.rollouts == 0
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(st.data())
 def test_any_order_and_any_kill_give_the_same_labels(data: st.DataObject) -> None:
     """Outcomes of an undisturbed run, some lost and drawn again, in any order: the same labels and number."""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.training.checkpoints import CheckpointError
+from tests.examples import examples
 from tests.kit.training.stores import IDENTITY, assert_is, fork, join, latest, make_store, save, visible
 
 torch = pytest.importorskip("torch")
@@ -220,7 +221,7 @@ def test_wrong_use_is_told_at_once(tmp_path: Path) -> None:
         make_store(tmp_path).save(1, {}, {"x": torch}, {}, None)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     metrics=st.lists(st.none() | st.sampled_from([0.0, 0.5, 1.0, 2.0, float("nan")]), min_size=1, max_size=8),
     keep_last=st.integers(1, 3),

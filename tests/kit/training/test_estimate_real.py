@@ -17,7 +17,7 @@ from kit.training.estimate.memory import Cluster, TeacherUse, adapter_parameters
 from kit.training.estimate.shape import Shape, shape_from_config
 from kit.training.estimate.work import forward_flops, training_flops
 from kit.training.head import head_loss
-from kit.training.recipe import Dtype, TableRecipe
+from kit.training.recipe import Dtype, LoraSection, TableRecipe
 
 TOKENS, CHUNK = 1024, 128
 MODELS: dict[str, dict[str, Any]] = {
@@ -54,10 +54,14 @@ FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name == "llama" else ()
 
 
 AS_ON_CUDA = "segments_as_on_cuda"
-"""The estimate is of GPUs, where keys and values are repeated for the heads that share them."""
+"""The estimate is of GPUs: one kernel takes whole rows of bfloat16 as they are; in other precisions it is one
+call a sequence, for which keys and values are repeated for the heads that share them."""
 
 
 def as_on_cuda(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: Any) -> Any:
+    if query.dtype == torch.bfloat16:
+        # A CPU has no such kernel. One call on the whole row keeps tensors of the same sizes; numbers differ.
+        return segment_attention(module, query, key, value, mask, more.get("dropout", 0.0), more["scaling"])
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
@@ -78,10 +82,16 @@ def make(family: str, dtype: Dtype = "float32", *, attention: str = AS_ON_CUDA) 
 
 
 def recipe_of(
-    dtype: Dtype = "float32", *, checkpointing: bool = False, packing: bool = False, chunk: int = CHUNK
+    dtype: Dtype = "float32",
+    *,
+    checkpointing: bool = False,
+    packing: bool = False,
+    chunk: int = CHUNK,
+    lora: LoraSection | None = None,
 ) -> TableRecipe:
+    model = {"dtype": dtype, "gradient_checkpointing": checkpointing, "head_chunk": chunk, "lora": lora}
     given = {
-        "model": {"dtype": dtype, "gradient_checkpointing": checkpointing, "head_chunk": chunk},
+        "model": model,
         "batch": {"max_length": TOKENS, "packing": packing},
         "parallel": {"engine": "torch"},
     }
@@ -127,22 +137,12 @@ def body(model: Any, segments: list[int]) -> torch.Tensor:
     return hidden
 
 
-# --- memory ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("segments", [[TOKENS], [400, 324, 300]], ids=["one", "packed"])
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
-@pytest.mark.parametrize(
-    ("family", "dtype"), [*((name, "float32") for name in MODELS), ("qwen2", "bfloat16")]
-)
-def test_activations_and_peak(family: str, dtype: Dtype, checkpointing: bool, segments: list[int]) -> None:
-    model, shape = make(family, dtype)
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    for parameter in model.parameters():  # as from the second micro-batch on
-        parameter.grad = torch.zeros_like(parameter)
-    targets = torch.arange(TOKENS).remainder(shape.vocab)
+def training(model: Any, segments: list[int]) -> Callable[[Callable[[], None]], None]:
+    """Forward and backward pass of a micro-batch that is not a step's first, to be watched."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    targets = torch.arange(TOKENS).remainder(model.config.vocab_size)
 
     def step(mark: Callable[[], None]) -> None:
         hidden = body(model, segments)
@@ -155,18 +155,44 @@ def test_activations_and_peak(family: str, dtype: Dtype, checkpointing: bool, se
         mark()
         loss.backward()
 
-    kept, peak = watch(step)
-    recipe = recipe_of(dtype, checkpointing=checkpointing, packing=len(segments) > 1)
+    return step
+
+
+def passing_and_worst(recipe: TableRecipe, shape: Shape) -> tuple[int, int]:
+    """Estimated bytes between the forward and the backward pass, and at the worst moment of both.
+
+    Less what stood before: parameters, gradients, optimizer.
+    """
     held = memory(recipe, shape, Cluster(1))
-    # Between the forward and the backward pass.
     passing = sum(item.bytes for item in held.gpu if item.when == "pass")
-    assert passing == pytest.approx(kept, rel=0.06)
-    # At the worst moment, less what stood before: parameters, gradients, optimizer.
-    before = ("gradients to be added",)  # made above, and so not counted
+    before = ("gradients to be added",)  # `training` made them, and so they are not counted
     worst = max(
         sum(item.bytes for item in held.during(phase) if item.when != "always" and item.name not in before)
         for phase in ("loss", "backward")
     )
+    return passing, worst
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [[TOKENS], [400, 324, 300]], ids=["one", "packed"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize(
+    ("family", "dtype"), [*((name, "float32") for name in MODELS), ("qwen2", "bfloat16")]
+)
+def test_activations_and_peak(
+    family: str, dtype: Dtype, checkpointing: bool, segments: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.training.estimate.blocks.MULTIPROCESSORS", 0)  # a CPU's kernel sums in no parts
+    model, shape = make(family, dtype)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    kept, peak = watch(training(model, segments))
+    recipe = recipe_of(dtype, checkpointing=checkpointing, packing=len(segments) > 1)
+    passing, worst = passing_and_worst(recipe, shape)
+    assert passing == pytest.approx(kept, rel=0.06)
     assert peak * 0.97 <= worst <= peak * 1.25
 
 
@@ -281,7 +307,7 @@ def counted(call: Callable[[], None]) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_flops_are_those_that_torch_counts(family: str) -> None:
     model, shape = make(family)
-    ids = torch.zeros(2, 128, dtype=torch.int64)
+    ids = torch.zeros(2, 32, dtype=torch.int64)
 
     def forward() -> None:
         model(input_ids=ids, use_cache=False)
@@ -289,13 +315,13 @@ def test_flops_are_those_that_torch_counts(family: str) -> None:
     def train() -> None:
         model(input_ids=ids, use_cache=False).logits.sum().backward()
 
-    assert counted(forward) == pytest.approx(forward_flops(shape, 256, 0), rel=1e-6)
-    assert counted(train) == pytest.approx(training_flops(recipe_of(), shape, 256, 0), rel=1e-6)
+    assert counted(forward) == pytest.approx(forward_flops(shape, 64, 0), rel=1e-6)
+    assert counted(train) == pytest.approx(training_flops(recipe_of(), shape, 64, 0), rel=1e-6)
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    again = forward_flops(shape, 256, 0, head=False)
+    again = forward_flops(shape, 64, 0, head=False)
     # Recomputation may stop before the block's last product, whose output nothing needs.
-    last = 2 * shape.layers * shape.intermediate * shape.hidden * 256
-    extra = counted(train) - training_flops(recipe_of(), shape, 256, 0)
+    last = 2 * shape.layers * shape.intermediate * shape.hidden * 64
+    extra = counted(train) - training_flops(recipe_of(), shape, 64, 0)
     assert again - last <= extra * (1 + 1e-6)
     assert extra <= again * (1 + 1e-6)
 
@@ -304,8 +330,8 @@ def test_flops_are_those_that_torch_counts(family: str) -> None:
 def test_causal_attention_is_half_of_the_full_square(family: str) -> None:
     # Written out in matrix products, attention computes the whole square.
     model, shape = make(family, attention="eager")
-    ids = torch.zeros(2, 128, dtype=torch.int64)
-    squares = 2 * 128**2
+    ids = torch.zeros(2, 32, dtype=torch.int64)
+    squares = 2 * 32**2
 
     def forward() -> None:
         model(input_ids=ids, use_cache=False)
@@ -313,8 +339,8 @@ def test_causal_attention_is_half_of_the_full_square(family: str) -> None:
     def train() -> None:
         model(input_ids=ids, use_cache=False).logits.sum().backward()
 
-    assert counted(forward) == pytest.approx(forward_flops(shape, 256, 2 * squares), rel=1e-3)
-    assert counted(train) == pytest.approx(training_flops(recipe_of(), shape, 256, 2 * squares), rel=1e-3)
+    assert counted(forward) == pytest.approx(forward_flops(shape, 64, 2 * squares), rel=1e-3)
+    assert counted(train) == pytest.approx(training_flops(recipe_of(), shape, 64, 2 * squares), rel=1e-3)
 
 
 def test_lora_against_peft() -> None:

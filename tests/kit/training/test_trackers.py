@@ -159,12 +159,15 @@ def test_a_tracker_that_fails_is_told_once_and_dropped(
     from torch.utils.tensorboard import SummaryWriter
 
     trackers = run(tmp_path, ["tensorboard"], range(1, 2))
+    (dropped,) = trackers._trackers
     monkeypatch.setattr(SummaryWriter, "flush", broken("the network is away"))
     for step in range(2, 5):
         trackers.write(step, {"loss": 0.5})
     assert trackers.active == []
     assert caplog.text.count("the network is away") == 1
     trackers.close()
+    monkeypatch.undo()
+    dropped.close()  # its thread would go on writing
 
 
 def test_a_tracker_that_does_not_start_ends_a_new_run_but_not_a_resumed_one(

@@ -71,7 +71,9 @@ class Running:
 
 @pytest.fixture(scope="module", params=["transformers", "vllm"])
 def running(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Running]:
-    settings = EngineSettings(kind=request.param, max_model_len=900, max_num_seqs=8, cpu_kv_cache_gib=1)
+    settings = EngineSettings(
+        kind=request.param, max_model_len=900, max_num_seqs=8, cpu_kv_cache_gib=1, dtype="float32"
+    )
     before = children()
     running = Running(make_engine(settings, checkpoint))
     yield running

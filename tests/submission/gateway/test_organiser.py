@@ -46,10 +46,11 @@ def serve(folder: Path, work: Path, **environment: str) -> "subprocess.Completed
     [
         ("competitions/ai-mathematical-olympiad-progress-prize-3", "aimo_3", "AIMO3InferenceServer"),
         ("ai-mathematical-olympiad-progress-prize-2", "aimo_2", "AIMO2InferenceServer"),
+        pytest.param("a-later-one", "aimo_14", "AIMO14InferenceServer", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("rerun", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_both_flavours_are_found_and_served(
+def test_all_flavours_are_found_and_served(
     tmp_path: Path, layout: str, flavour: str, name: str, rerun: bool
 ) -> None:
     make_package(tmp_path / "input" / layout, flavour, name)
@@ -83,9 +84,9 @@ def test_a_folder_holds_its_problems_under_one_name(tmp_path: Path, monkeypatch:
 
 def test_newest_flavour_first(tmp_path: Path) -> None:
     make_package(tmp_path / "a", "aimo_2", "AIMO2InferenceServer")
-    package = tmp_path / "a" / "kaggle_evaluation" / "aimo_3_inference_server.py"
-    package.write_text("")
-    assert find_organiser([tmp_path]).flavour == "aimo_3"
+    for flavour in ("aimo_9", "aimo_10", "aimo_3", "aimo_11_old", "other_20"):
+        (tmp_path / "a" / "kaggle_evaluation" / f"{flavour}_inference_server.py").write_text("")
+    assert find_organiser([tmp_path]).flavour == "aimo_10"
 
 
 def test_a_missing_package_says_where_it_was_looked_for(tmp_path: Path) -> None:

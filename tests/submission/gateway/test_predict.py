@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from submission.gateway.frames import answer_frame, single_value
 from submission.gateway.predict import in_range, make_predict
 from submission.problems import MAX_PROBLEM_CHARS
+from tests.examples import examples
 
 
 def echo(identifier: str, text: str) -> int:
@@ -136,7 +137,7 @@ junk = st.recursive(
 
 
 @given(st.lists(junk, max_size=4), junk)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_never_raises_and_always_one_row(arguments: list[Any], value: Any) -> None:
     frame = predictor(lambda *_: value)(*arguments)
     assert frame.shape == (1, 2) and frame.schema["answer"] == pl.Int64

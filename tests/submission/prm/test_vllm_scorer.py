@@ -20,7 +20,7 @@ from tests.submission.prm.checkpoints import CANDIDATES, classifier, policy, pro
 
 PROBLEM = "What is 1+1, doubled? " + "Think well before you write anything. " * 5
 """Longer than a block of the prefix cache, which is what is shared."""
-SETTINGS = EngineSettings(cpu_kv_cache_gib=1, max_num_seqs=8)
+SETTINGS = EngineSettings(cpu_kv_cache_gib=1, max_num_seqs=8, dtype="float32")
 
 
 def close(first: list[list[float]], second: list[list[float]]) -> bool:

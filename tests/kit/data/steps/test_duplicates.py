@@ -10,6 +10,7 @@ from kit.data.readers import read
 from kit.data.records import Record
 from kit.data.steps.duplicates import EXACT, NEAR, SAME_TEXT, Duplicates
 from kit.data.text import tokens
+from tests.examples import examples
 
 SharedData = Callable[[str], Path]
 LONG = (
@@ -79,7 +80,7 @@ problems = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(problems, st.integers(0, 3), st.sampled_from([0.4, 0.7, 0.85, 1.0]))
 def test_idempotent_ordered_and_complete(texts: list[str], completions: int, threshold: float) -> None:
     records = [Record(problem=text, completion=f"{i % 3}") for i, text in enumerate(texts)]
@@ -96,7 +97,7 @@ def test_idempotent_ordered_and_complete(texts: list[str], completions: int, thr
     assert len(pairs) == len(set(pairs))  # no exact duplicate is ever left
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(problems)
 def test_nothing_is_dropped_without_a_reason(texts: list[str]) -> None:
     records = recs(*texts)

@@ -31,9 +31,16 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    return make_bundle(folder / "b", make_checkpoint(folder / "model"))
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "b", make_checkpoint(tmp_path / "model"))
+def bundle(built: Path, tmp_path: Path) -> Path:
+    """Each test's own, to be signed and changed."""
+    return shutil.copytree(built, tmp_path / "b")
 
 
 @needs_ssh
