@@ -1,6 +1,7 @@
 """What this machine has: its GPUs, its memory, its cores, its Python."""
 
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -108,3 +109,12 @@ def machine_memory() -> int:
         with contextlib.suppress(OSError, ValueError):  # another cgroup version, or "max"
             total = min(total, int(path.read_text(encoding="ascii")))
     return total
+
+
+def give_gpu_back() -> None:
+    """Leave to others what torch keeps of the GPU's memory for models that this process has let go of."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

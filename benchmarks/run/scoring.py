@@ -22,6 +22,8 @@ from submission.prm.scorer import Scorer
 Scores = Mapping[tuple[str, int], tuple[float, ...]]
 """By problem and attempt; a sample that cannot be scored has none."""
 FILE = "scores.jsonl"
+WHOLE_GPU = 0.9
+"""Of its memory, for a scorer in vLLM that has a GPU to itself."""
 
 
 def read_scores(path: Path) -> dict[tuple[str, int], tuple[float, ...]]:
@@ -60,12 +62,10 @@ def score_rest(finished: Finished, folder: Path, console: Console) -> Scores:
     path = folder / FILE
     known = read_scores(path)
     rest = missing(finished, known)
-    # Swapping is for engine and PRM side by side: here the engine is gone.
     settings = finished.setup.settings
-    scorer = make_scorer(
-        settings.model_copy(update={"prm": settings.prm.model_copy(update={"swap": False})}),
-        finished.setup.prm,
-    )
+    # Swaps and shares are for engine and PRM side by side: here the engine is gone.
+    alone = settings.prm.model_copy(update={"swap": False, "gpu_memory_utilization": WHOLE_GPU})
+    scorer = make_scorer(settings.model_copy(update={"prm": alone}), finished.setup.prm)
     if scorer is None or not rest:
         return known
     texts = {item.id: item.text for item in finished.job.problems.items}

@@ -19,6 +19,7 @@ from typing import Any
 from submission.engines.base import Chunk, EngineError, FinishReason, SampleRequest
 from submission.engines.token_sampling import next_tokens
 from submission.engines.tokenizer import CheckpointEngine
+from submission.machine import give_gpu_back
 from submission.offline import go_offline
 from submission.settings import EngineSettings
 
@@ -135,7 +136,9 @@ class TransformersEngine(CheckpointEngine):
             self._wake.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 30.0)
-        self._model = None
+        if self._model is not None:
+            self._model = None
+            await asyncio.to_thread(give_gpu_back)
 
     def _serve(self) -> None:
         while True:

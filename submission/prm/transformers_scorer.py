@@ -5,6 +5,7 @@ tree attention; keys and values of tokens whose subtree is done are dropped on t
 with a chunk and the longest sequence, not with the number of candidates.
 """
 
+import asyncio
 import math
 import threading
 from bisect import bisect_left
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from submission.machine import give_gpu_back
 from submission.prm.heads import PrmConfig
 from submission.prm.layout import Layout, Long
 from submission.prm.model import PrmModel, load_model, may_share
@@ -54,7 +56,9 @@ class TransformersScorer(CheckpointScorer):
 
     async def close(self) -> None:
         """Let go of the weights."""
-        self._model = None
+        if self._model is not None:
+            self._model = None
+            await asyncio.to_thread(give_gpu_back)
 
     def _load(self, form: PrmConfig) -> None:
         model = self._model = load_model(self.folder, form)

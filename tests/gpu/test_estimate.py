@@ -1,6 +1,6 @@
 """The dry run's memory against what torch allocated: a model of 0.5 B parameters, trained on one device.
 
-Stated margin: the estimate is between 10 % below and 35 % above the peak.
+Stated margin: the estimate is between 5 % below and 15 % above the peak.
 """
 
 import gc
@@ -35,10 +35,14 @@ def rows_of(lengths: list[int]) -> list[TokenRow]:
     ]
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+@pytest.mark.parametrize(
+    "lora",
+    [None, {}, {"dropout": 0.1}, {"targets": ["q_proj", "v_proj"]}],
+    ids=["whole", "lora", "dropped", "few"],
+)
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["checkpointed", "kept"])
 @pytest.mark.parametrize("lengths", [[TOKENS], [4096, 2000, 1500, 596]], ids=["one", "packed"])
-def test_the_peak_of_a_step(checkpointing: bool, lengths: list[int], lora: bool) -> None:
+def test_the_peak_of_a_step(checkpointing: bool, lengths: list[int], lora: dict[str, Any] | None) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -52,7 +56,7 @@ def test_the_peak_of_a_step(checkpointing: bool, lengths: list[int], lora: bool)
     from kit.training.steps import run_step
 
     given: dict[str, Any] = {
-        "model": {"gradient_checkpointing": checkpointing, "lora": {} if lora else None},
+        "model": {"gradient_checkpointing": checkpointing, "lora": lora},
         "batch": {"max_length": TOKENS},
         "parallel": {"engine": "torch"},
         "loss": {"alpha": 0.0},
@@ -90,4 +94,4 @@ def test_the_peak_of_a_step(checkpointing: bool, lengths: list[int], lora: bool)
     worst = ", ".join(f"{item.name} {item.bytes / 1e9:.2f}" for item in held.worst)
     told = f"peak {peak / 1e9:.2f} GB, estimated {held.gpu_peak / 1e9:.2f} GB in {held.worst_phase}: {worst}"
     print(told)  # noqa: T201 - `pytest -rP` shows both numbers
-    assert peak * 0.9 <= held.gpu_peak <= peak * 1.35, told
+    assert peak * 0.95 <= held.gpu_peak <= peak * 1.15, told

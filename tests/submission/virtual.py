@@ -1,5 +1,6 @@
 """Contests on a virtual clock: hours of them in milliseconds."""
 
+import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,7 +19,18 @@ def run_virtual(work: Coroutine[Any, Any, T]) -> tuple[T, float]:
     try:
         return loop.run_until_complete(work), loop.time()
     finally:
+        _end_what_is_left(loop)
         loop.close()
+
+
+def _end_what_is_left(loop: VirtualLoop) -> None:
+    """Engines that ignored their abort, say: the garbage collector would end them during another test."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=1e6))
+    loop.run_until_complete(loop.shutdown_asyncgens())
 
 
 def boxed(answer: int | str, seconds: float, error: str = "") -> Recorded:

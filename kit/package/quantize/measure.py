@@ -5,7 +5,6 @@ outcomes with their log-probabilities. The KL divergence is taken over these out
 lumping outcomes together can only lower it, and by little, since hardly any probability lies outside.
 """
 
-import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.quiet import quiet_deepspeed
+from submission.machine import give_gpu_back
 
 if TYPE_CHECKING:
     import torch
@@ -154,8 +154,6 @@ def judge_solver(base: Path, quantized: Path, rows: Sequence[Row]) -> tuple[Solv
     Raises:
         ValueError: one cannot be loaded, or gives what is no number.
     """
-    import torch
-
     model = load_solver(base)
     before = look(model, rows)
     del model
@@ -164,7 +162,4 @@ def judge_solver(base: Path, quantized: Path, rows: Sequence[Row]) -> tuple[Solv
         return compare(model, rows, before)
     finally:
         del model
-        if torch.cuda.is_available():
-            # What torch keeps for itself, the engine of the load check would miss.
-            gc.collect()
-            torch.cuda.empty_cache()
+        give_gpu_back()  # the engine of the load check would miss it

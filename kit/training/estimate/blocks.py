@@ -3,7 +3,8 @@
 For transformers' Llama, Qwen2 and Qwen3 blocks and PEFT's LoRA layers (Hu et al. 2021). There is no L x L
 term, since attention is fused and keeps sequences apart. The tests hold it against real models. A base in NF4
 cannot be run there: bitsandbytes' product keeps only its weight, as a frozen layer does, so by its source the
-block and its adapters keep the same; its weight is dequantized for each product.
+block and its adapters keep the same; its weight is dequantized for each product. Every block is counted
+alike, though the first one keeps nothing below its lowest adapter.
 """
 
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ def _beside_adapters(shape: Shape, width: int, adapters: Adapters) -> tuple[int,
     # The gradients of the product and of its two factors.
     moments = [3 * inner * width - product]
     if product:
-        # The gradient of what the adapter of down read, or before: the product, cast, then dropped in part.
+        # The gradient of what the adapter of down read, or, going forward, the product and its cast, of which
+        # only the dropped one is kept.
         moments.append(inner * (wide + (width if adapters.dropout and wide != width else 0)))
     if "up_proj" in adapters.layers:
         # What the adapter of up gives, and that scaled or added to up's own; the same of gradients.

@@ -38,3 +38,14 @@ def test_the_record_says_that_transformers_was_all() -> None:
     assert found.engine.startswith("transformers 5.")
     assert (found.why, found.difference) == ("no kernel", None)
     assert found.where
+
+
+def test_the_first_exception_is_the_reason() -> None:
+    log = (
+        "(EngineCore pid=7) ERROR 11-26 core.py:1510] ModuleNotFoundError: No module named 'flashinfer'\n"
+        "RuntimeError: Engine core initialization failed. See root cause above.\n"
+        "[rank0]: Warning: destroy_process_group() was not called before program exit\n"
+    )
+    assert load._reason(log) == "ModuleNotFoundError: No module named 'flashinfer'"
+    assert load._reason("starts\n\nKilled\n") == "Killed"
+    assert load._reason("") == "it wrote nothing"
