@@ -25,8 +25,9 @@ pipeline: $(READY)
 test: $(READY)
 	$(PYTEST)
 
+# Kept in memory where there is room, and there only what failed. One worker more than cores: some tests wait.
 unit: $(READY)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n 3 -m "not slow" -o tmp_path_retention_policy=failed
 
 lint: $(READY)
 	$(BIN)/ruff check .

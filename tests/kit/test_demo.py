@@ -35,6 +35,7 @@ def install(_: Path, folder: Path, *__: object, on_line: Callable[[str], None], 
     return folder / "bin" / "python"
 
 
+@pytest.mark.slow
 def test_options_are_relative_to_the_users_folder_and_the_contest_is_played_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

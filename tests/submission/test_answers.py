@@ -384,6 +384,7 @@ def test_importing_loads_no_computer_algebra() -> None:
     assert done.stdout.strip() == "none"
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_does_not_stall_the_rest() -> None:
     with SymbolicChecker(timeout=1) as checker:
         started = time.monotonic()

@@ -140,6 +140,7 @@ def test_a_fifo_is_refused_and_not_read(model: Path, name: str) -> None:
         read_json(model / name)
 
 
+@pytest.mark.slow
 def test_the_list_of_architectures_runs_no_code_of_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,10 @@ def checker() -> Iterator[SymbolicChecker]:
         yield checker
 
 
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "math-verify" else name for name in CORPORA],
+)
 def test_a_corpus_of_another_checker(name: str, checker: SymbolicChecker) -> None:
     wrong = [
         (gold, answer, equal)

@@ -173,6 +173,7 @@ def test_a_bundle_that_cannot_be_read_for_a_moment_is_used(monkeypatch: pytest.M
     assert command_line._resolved(None, [], None) is None
 
 
+@pytest.mark.slow
 def test_a_server_whose_folder_is_gone_serves(tmp_path: Path) -> None:
     make_package(tmp_path / "input", "aimo_3", "AIMO3InferenceServer")
     gateway = tmp_path / "input" / "kaggle_evaluation" / "aimo_3_gateway.py"
@@ -271,6 +272,7 @@ def test_a_loop_that_was_only_busy_is_waited_for(monkeypatch: pytest.MonkeyPatch
     running.close()
 
 
+@pytest.mark.slow
 def test_a_loop_that_hangs_in_the_first_problem_costs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was loading when it was asked, but no longer when it hung."""
     monkeypatch.setattr("submission.runtime.GRACE_SECONDS", 0.3)

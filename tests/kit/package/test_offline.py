@@ -94,6 +94,7 @@ def test_lines_come_as_they_are_printed_and_the_exit_code_is_kept(tmp_path: Path
     assert (done.code, lines) == (5, ["one", "two"])
 
 
+@pytest.mark.slow
 def test_a_command_over_its_time_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     code = """
 import subprocess, sys, time

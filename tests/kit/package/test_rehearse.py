@@ -67,6 +67,7 @@ def test_a_rehearsal_installs_plays_and_leaves_a_record(bundle: Path) -> None:
     assert tree(bundle) == before
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_the_bundle_lies_elsewhere_and_its_own_place_is_empty(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,6 +78,7 @@ def test_the_bundle_lies_elsewhere_and_its_own_place_is_empty(
         rehearsed(bundle, "where")
 
 
+@pytest.mark.slow
 def test_a_failed_rehearsal_leaves_no_record_of_an_earlier_one(bundle: Path) -> None:
     old = bundle.with_name("b.rehearsal.json")
     old.write_text("{}")

@@ -100,6 +100,7 @@ def test_a_missing_package_is_exit_2_without_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_bundle_fails_at_commit_time_and_gives_defaults_in_the_rerun(tmp_path: Path) -> None:
     make_package(tmp_path / "input", "aimo_3", "AIMO3InferenceServer")
     work = tmp_path / "w"

@@ -199,6 +199,7 @@ def test_one_layer_less_still_leaves_nothing(layer: str, name: str) -> None:
         assert settled(sandbox, workers=1)
 
 
+@pytest.mark.slow
 def test_a_fork_bomb_is_held_by_the_number_of_processes() -> None:
     settings = SETTINGS.model_copy(update={"preload": ("math",)})
     with Sandbox(settings, without=[SECCOMP]) as sandbox, sandbox.session() as session:

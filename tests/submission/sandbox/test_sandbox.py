@@ -286,6 +286,7 @@ def test_close_leaves_nothing() -> None:
     session.close()
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_replaced() -> None:
     with Sandbox(BARE) as opened, opened.session() as session:
         assert session.run_sync("x = 1; x").value == "1"

@@ -77,6 +77,7 @@ def test_it_holds_no_time_and_a_serial_number_of_its_content() -> None:
     assert all(serial.startswith("urn:uuid:") for serial in serials)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_whatever_the_order_and_the_hash_seed() -> None:
     code = (
         "import sys; from tests.kit.package.proof.test_sbom import *; "
