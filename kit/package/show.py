@@ -19,6 +19,7 @@ from rich.text import Text
 from kit.package import wheels
 from kit.package.build import Built
 from kit.package.contents import Plan
+from kit.package.interpreter import why_not_here
 from kit.package.targets import Target
 from submission import bundle
 from submission.checkpoint import Checkpoint
@@ -61,7 +62,7 @@ def note(text: str, style: str = "yellow") -> None:
 
 def show_target(target: Target) -> None:
     """Say so where a bundle for this target cannot be rehearsed on this machine."""
-    reason = target.why_not_here()
+    reason = why_not_here(target)
     if reason:
         note(f"{target.name} is not rehearsed here: {reason}; its wheels are checked all the same.")
 

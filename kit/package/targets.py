@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +92,8 @@ class Target:
         """Tags of wheels that run there."""
         return frozenset(self.ordered_tags)
 
-    def why_not_here(self) -> str | None:
-        """Why a bundle for this target cannot be rehearsed on this machine; None where it can."""
+    def why_not_this_machine(self) -> str | None:
+        """Why nothing of this target runs on this machine, whatever Pythons it has; None where it can."""
         try:
             here = Target.local()
         except ValueError as error:
@@ -103,8 +102,6 @@ class Target:
             return "this machine has no NVIDIA driver"
         if self.machine != here.machine or self.glibc > here.glibc:
             return f"this machine is {here.machine} with glibc 2.{here.glibc}"
-        if self.minor != here.minor and shutil.which(f"python{self.python}") is None:
-            return f"this machine has no Python {self.python}"
         return None
 
 

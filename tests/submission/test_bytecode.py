@@ -68,6 +68,20 @@ def test_the_bytecode_is_what_python_takes(tmp_path: Path) -> None:
     assert (done.stdout, cached.exists()) == ("1\n", True)
 
 
+def test_a_long_path_for_temporary_files_costs_nothing(tmp_path: Path) -> None:
+    """Longer than the name of a socket may be."""
+    site, temporary = tmp_path / "site", tmp_path / ("t" * 120)
+    write(site)
+    temporary.mkdir()
+    code = "import sys, pathlib; from submission.bytecode import compile_ahead as run"
+    subprocess.run(
+        [sys.executable, "-B", "-c", f"{code}; run(pathlib.Path(sys.argv[1]))", site],
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert compiled(site) == set(FILES) - LEFT_OUT
+
+
 def test_a_full_disk_is_said_and_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from kit.package.targets import Target
 from submission.files import write_text
@@ -100,7 +101,8 @@ def checked(target: Target, pins: Iterable[Pin]) -> Lock:
     """The lock of these pins, once every wheel is one that runs on the target.
 
     Raises:
-        ValueError: a file is a source distribution or a wheel for another machine; all of them are named.
+        ValueError: a file is a source distribution or a wheel for another machine, or of a build for CPUs
+            where the target is CUDA; all of them are named.
     """
     found = tuple(sorted(pins, key=lambda pin: pin.name))
     sources = [pin for pin in found if not pin.file.endswith(".whl")]
@@ -109,16 +111,27 @@ def checked(target: Target, pins: Iterable[Pin]) -> Lock:
     foreign = [pin for pin in found if best_wheel([pin.file], target) is None]
     if foreign:
         raise ValueError(_refusal(foreign, f"as a wheel that does not run on {target.name}"))
+    # pip and uv rank `2.13.0+cpu` above the `2.13.0` that the index has.
+    slow = [pin for pin in found if target.engine == "cuda" and Version(pin.version).local == "cpu"]
+    if slow:
+        raise ValueError(
+            f"refused: {_named(slow)} is built for CPUs and the target is {target.name}; for this target "
+            "keep the folder or index of CPU builds from pip and uv (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL, "
+            "UV_FIND_LINKS, UV_INDEX)"
+        )
     assert len({pin.name for pin in found}) == len(found), "a resolver chooses each package once"
     return Lock(target.name, found)
 
 
 def _refusal(pins: Iterable[Pin], how: str) -> str:
-    named = ", ".join(f"{pin.name} {pin.version} ({pin.file})" for pin in pins)
     return (
-        f"refused: {named} came {how}; pin another version in constraints.txt, or build a wheel of it and "
-        "put it where pip and uv look (find-links)"
+        f"refused: {_named(pins)} came {how}; pin another version in constraints.txt, or build a "
+        "wheel of it and put it where pip and uv look (find-links)"
     )
+
+
+def _named(pins: Iterable[Pin]) -> str:
+    return ", ".join(f"{pin.name} {pin.version} ({pin.file})" for pin in pins)
 
 
 def canonical(names: Iterable[str]) -> tuple[str, ...]:

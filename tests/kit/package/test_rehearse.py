@@ -11,7 +11,7 @@ import polars
 import pytest
 
 from kit.package import offline, rehearse
-from kit.package.interpreter import find_python
+from kit.package.interpreter import find_python, why_not_here
 from kit.package.offline import why_not_cut, why_not_mounted
 from kit.package.play import check_answers
 from kit.package.rehearse import PLACE, Record, check_start, rehearse_bundle
@@ -159,6 +159,31 @@ def test_a_python_of_the_target_is_found_or_its_lack_is_said(
         ValueError, match=rf"NOT rehearsed: the bundle is for Python {other.python} .*--python"
     ):
         find_python(other)
+    assert why_not_here(other) == f"this machine has no Python {other.python} with pip"
+    assert why_not_here(here) is None
+
+
+def test_a_shim_for_no_python_hides_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version manager's command for a Python that is not chosen comes before the real one on PATH."""
+    here = Target.local()
+    other = Target(23 - here.minor, here.glibc, here.machine, here.engine)
+    shims, real = tmp_path / "shims", tmp_path / "real"
+    for folder in (shims, real):
+        folder.mkdir()
+    _command(shims / f"python{other.python}", "echo 'manager: command not found' >&2; exit 127")
+    monkeypatch.setenv("PATH", f"{shims}:{real}")
+    with pytest.raises(ValueError, match=r"shims.* cannot be run \(exit code 127\): manager: command"):
+        find_python(other)
+    assert why_not_here(other) == f"this machine has no Python {other.python} with pip"
+    place = real / f"python{other.python}"
+    _command(place, f"echo {other.python}.1 {place}")
+    assert find_python(other) == str(place)
+    assert why_not_here(other) is None
+
+
+def _command(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
 def _flip(path: Path) -> None:

@@ -94,6 +94,14 @@ def test_a_choice_with_what_does_not_run_is_refused_by_name(file: str, message: 
         checked(CUDA, [pin("a"), pin("b", file=file)])
 
 
+def test_a_build_for_cpus_is_refused_for_cuda_alone() -> None:
+    chosen = [pin("a"), pin("torch", version="2.13.0+cpu")]
+    with pytest.raises(ValueError, match=r"refused: torch 2\.13\.0\+cpu \(.*\) is built for CPUs .* py312"):
+        checked(CUDA, chosen)
+    assert checked(Target.parse("py312-manylinux_2_35-cpu"), chosen).by_name["torch"] == chosen[1]
+    assert checked(CUDA, [pin("torch", version="2.13.0+cu130")]).pins
+
+
 def test_the_table_has_every_wheel_largest_first_and_says_why() -> None:
     found = lock(pin("app", size=2_000_000), pin("lib", "app", "tool"), pin("tool", "app", size=None))
     table = explain(found, [LeftOut("wheels/lib", "left out by --leave-out")])
