@@ -117,6 +117,7 @@ def test_reliability_of_candidates_by_hand() -> None:
     assert calibration_curves([problem("a", [1, 2], [(), ()])]) == []
 
 
+@pytest.mark.slow
 def test_the_page_and_the_plot(tmp_path: Path) -> None:
     subset = {"first": [made("p", ["one"], -1), made("q", ["one", "two"], 1)]}
     scores = {one.key: [0.9, 0.2][: len(one.steps)] for one in subset["first"]}

@@ -60,6 +60,7 @@ def test_options_are_relative_to_the_users_folder_and_the_contest_is_played_anew
     assert not (tmp_path / "build").exists()
 
 
+@pytest.mark.slow
 def test_names_with_markup_are_shown_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def test_an_engine_that_exits_takes_nothing_with_it() -> None:
     runtime.close()
 
 
+@pytest.mark.slow
 def test_a_loop_that_hangs_costs_its_problem_and_no_grace_for_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -176,6 +176,7 @@ def test_who_is_refused_is_told_why(model: Path, tmp_path: Path) -> None:
     assert played(model, scene) == ""
 
 
+@pytest.mark.slow
 def test_a_dead_engine_ends_the_server_which_says_so(model: Path) -> None:
     async def scene(host: Callable[..., RemoteHost], engine: Engine) -> None:
         one = host()

@@ -144,6 +144,7 @@ def test_a_bundle_installs_offline(bundle: Path, tmp_path: Path) -> None:
     assert run_offline([interpreter, "-c", "import pydantic"], home=tmp_path / "home").code == 1
 
 
+@pytest.mark.slow
 def test_the_install_runs_no_code_of_the_working_folder(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,11 +87,13 @@ def test_a_failed_rehearsal_leaves_no_record_of_an_earlier_one(bundle: Path) -> 
     assert not old.exists()
 
 
+@pytest.mark.slow
 def test_answers_that_no_model_gave_fail_the_rehearsal(bundle: Path) -> None:
     with pytest.raises(ValueError, match=r"the model wrote nothing, every answer is the default"):
         rehearsed(bundle, "silence")
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_run_that_writes_into_the_bundle_fails_as_at_the_contest(bundle: Path) -> None:
     before = tree(bundle)
@@ -114,6 +116,7 @@ def test_where_nothing_can_be_mounted_permissions_do_and_what_was_written_is_fou
         rehearsed(bundle, "scribble")
 
 
+@pytest.mark.slow
 def test_who_reaches_for_a_network_is_named(bundle: Path) -> None:
     record = rehearsed(bundle, "fetch")
     (attempt,) = record.outward

@@ -158,6 +158,7 @@ async def read(
     return chunks
 
 
+@pytest.mark.slow
 def test_a_recording_is_played_in_the_process(tmp_path: Path) -> None:
     """The real engine factory, without any model."""
     from submission.engines.replay import Recorded, write_recording

@@ -105,6 +105,7 @@ def test_samples_wait_until_the_engine_is_awake(tmp_path: Path) -> None:
     assert sleepy.faults == [] and sleepy.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "fault", "told"),
     [
@@ -138,6 +139,7 @@ def test_an_engine_that_does_not_is_started_anew(
     assert failed[0] == "engine failed" and told in failed[1]
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_asleep_is_started_anew_once_there_is_room(tmp_path: Path) -> None:
     async def work(sleepy: Sleepy) -> None:
         await sleepy.engine.sleep()

@@ -66,6 +66,7 @@ def test_a_worker_outlives_the_thread_that_started_it() -> None:
         assert checker.crashes == 0
 
 
+@pytest.mark.slow
 def test_an_overrun_is_killed_counted_and_replaced() -> None:
     with SymbolicChecker(timeout=20) as checker:
         assert checker.equal("x+x", "2x")
@@ -193,6 +194,7 @@ def test_an_orphan_ends() -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_worker_runs_wherever_the_package_was_copied_to(tmp_path: Path) -> None:
     """As from a bundle: the package lies in a folder that only the parent's sys.path knows."""
     package = Path(symbolic.__file__).parents[1]
@@ -221,6 +223,7 @@ def test_the_worker_runs_wherever_the_package_was_copied_to(tmp_path: Path) -> N
     assert done.stdout.splitlines() == ["True", str(root)]
 
 
+@pytest.mark.slow
 def test_the_worker_speaks_json_lines_only() -> None:
     request = json.dumps({"prediction": "x+x", "gold": "2x"}) + "\n"
     done = subprocess.run(

@@ -230,6 +230,7 @@ def test_a_cancelled_call_is_ended(sandbox: Sandbox, session: Session) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.slow
 def test_many_sessions_at_once() -> None:
     async def play(opened: Sandbox) -> None:
         async def agent(number: int) -> None:

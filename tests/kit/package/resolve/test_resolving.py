@@ -59,6 +59,7 @@ def test_what_is_chosen_has_file_size_hash_and_reason(index: Path, resolve: obje
     assert lock.path("tool") == ("app", "lib", "deep", "tool")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("resolve", "target"), RESOLVERS)
 def test_a_package_without_wheels_is_refused_by_its_name(
     index: Path, resolve: object, target: Target
@@ -141,6 +142,7 @@ def test_companions_are_taken_as_soon_as_the_index_has_them(
     assert wheels.resolve(OTHER, cache, root) == lock
 
 
+@pytest.mark.slow
 def test_a_wheel_is_left_out_by_name_and_said(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
