@@ -63,8 +63,9 @@ def score_rest(finished: Finished, folder: Path, console: Console) -> Scores:
     known = read_scores(path)
     rest = missing(finished, known)
     settings = finished.setup.settings
-    # Swaps and shares are for engine and PRM side by side: here the engine is gone.
-    alone = settings.prm.model_copy(update={"swap": False, "gpu_memory_utilization": WHOLE_GPU})
+    # Swaps, and the share that is taken by itself, are for engine and PRM side by side: the engine is gone.
+    share = settings.prm.gpu_memory_utilization or WHOLE_GPU
+    alone = settings.prm.model_copy(update={"swap": False, "gpu_memory_utilization": share})
     scorer = make_scorer(settings.model_copy(update={"prm": alone}), finished.setup.prm)
     if scorer is None or not rest:
         return known

@@ -20,7 +20,7 @@ from kit.training.recipe import LoraSection, ModelSection
 from submission.checkpoint import inspect
 
 if TYPE_CHECKING:
-    pass
+    import torch
 
 
 def find_model(name: str, what: str = "model") -> Path:
@@ -222,10 +222,7 @@ def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
                 use_cache=False,
                 **micro.attention_arguments(),
             ).last_hidden_state
-            flat = states.flatten(0, 1)
-            # Completions of one prompt may begin at one position. On CUDA index_select adds their gradients
-            # up in no fixed order; on a CPU indexing is slower and less exact.
-            return flat[micro.positions] if flat.is_cuda else torch.index_select(flat, 0, micro.positions)
+            return _at(states.flatten(0, 1), micro.positions)
 
         @contextmanager
         def decoding(self) -> Iterator[None]:
@@ -268,6 +265,15 @@ def wrap(model: Any, *, adapted: Any = None, chunk: int = 0) -> Any:
             return head_loss(hidden, head.weight, loss, size)
 
     return TrainedModel()
+
+
+def _at(states: "torch.Tensor", positions: "torch.Tensor") -> "torch.Tensor":
+    """[N, H] rows of [T, H] states; one may be wanted more than once, where completions share a prompt."""
+    import torch
+
+    # On CUDA index_select adds the gradients of such a row up in no fixed order; on a CPU indexing is slower
+    # and less exact.
+    return states[positions] if states.is_cuda else torch.index_select(states, 0, positions)
 
 
 def check_architecture(config: Any) -> None:
